@@ -1,0 +1,1 @@
+"""Who does things: the actors, and the pure decisions below them."""

@@ -1,0 +1,230 @@
+"""The base of all our actors: a pykka actor whose inbox also waits for descriptors and for time.
+
+An actor never blocks, never sleeps and never reads a clock. Whatever happens to it is a message in its
+inbox: a ``tell`` of another actor, a descriptor that is ready (:meth:`Inbox.watch`) or a moment that has
+come (:meth:`Inbox.after`). It handles one message at a time in :meth:`Actor.handle`, which gets the time
+as an argument. So an actor that handles its messages is alive, one that does not is hung, and the same
+class runs on real threads (:class:`Threads`) and in simulated time (``actors/simulation``): pykka leaves
+the inbox, the future and the loop to implementors of new actor types, and those are all that differ.
+"""
+
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pykka
+from pykka._envelope import Envelope
+
+from pyemperor.actors.clock import Timer, Timers, monotonic
+
+#: Turns readiness (an epoll event mask) into messages for the actor that watches.
+Source = Callable[[int], Iterable[object]]
+
+
+class Inbox(Protocol):
+    """What an actor may wait for. Only :meth:`put` may be called from another thread."""
+
+    def put(self, envelope: "Envelope[Any]", /) -> None: ...
+    def get(self) -> "Envelope[Any]": ...
+    def empty(self) -> bool: ...
+    def after(self, seconds: float, message: object) -> Timer: ...
+    def watch(self, fd: int, mask: int, source: Source) -> None: ...
+    def unwatch(self, fd: int) -> None: ...
+    def hang(self, seconds: float) -> None: ...
+    def close(self) -> None: ...
+
+
+class System(Protocol):
+    """What the actors of one process stand on: threads and the machine's clock, or simulated ones."""
+
+    def now(self) -> float: ...
+    def inbox(self) -> Inbox: ...
+    def run(self, actor: "Actor") -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """Told to the owner of an actor when it has ended: ``error`` is None after an ordered stop."""
+
+    actor: pykka.ActorRef[Any]
+    error: BaseException | None
+
+
+class Actor(pykka.ThreadingActor):
+    """One actor of a :class:`System`; subclasses implement :meth:`handle`.
+
+    ``owner`` is told :class:`Down` when the actor ends, for whatever reason: pykka itself is silent when
+    ``on_start`` fails, and its ``ask`` leaves an actor alive whose handler broke half-way. Here every
+    error in a handler ends the actor, and the one who supervises it decides.
+    """
+
+    actor_inbox: Inbox
+
+    def __init__(self, system: System, owner: pykka.ActorRef[Any] | None = None) -> None:
+        self.system = system
+        self.owner = owner
+        #: What ended this actor, if it was not asked to stop.
+        self.failure: BaseException | None = None
+        super().__init__()
+
+    def handle(self, message: Any, now: float) -> Any:
+        """Handle one message at the time ``now`` (seconds, monotonic); the value answers an ``ask``."""
+        raise NotImplementedError
+
+    def run_here(self) -> None:
+        """Run this actor on the calling thread, until it ends."""
+        pykka.ActorRegistry.register(self.actor_ref)
+        self._actor_loop()
+
+    def after(self, seconds: float, message: object) -> Timer:
+        """Have ``message`` delivered to this actor after ``seconds``."""
+        return self.actor_inbox.after(seconds, message)
+
+    # ---- what differs from pykka's own loop -------------------------------------------------------
+
+    def _create_actor_inbox(self) -> Inbox:  # type: ignore[override]  # pykka's is static; ours asks the system
+        return self.system.inbox()
+
+    def _start_actor_loop(self) -> None:
+        self.system.run(self)
+
+    def on_receive(self, message: Any) -> Any:
+        return self.handle(message, self.system.now())
+
+    def begin(self) -> None:
+        """Run ``on_start``; an error in it ends the actor like any other."""
+        self._guarded(self.on_start)
+
+    def receive(self, envelope: "Envelope[Any]") -> None:
+        """Handle one envelope."""
+        reply_to = envelope.reply_to
+        if reply_to is None:
+            self._guarded(self._handle_receive, envelope.message)
+            return
+        try:
+            reply_to.set(self._handle_receive(envelope.message))
+        except BaseException as error:  # noqa: BLE001  the caller gets it, and the actor's owner too
+            reply_to.set_exception()
+            self._fail(error)
+
+    def _guarded(self, function: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            function(*arguments)
+        except BaseException as error:  # noqa: BLE001  SystemExit must not stop every actor of the process
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self.failure = error
+        self._handle_failure(type(error), error, error.__traceback__)
+        try:
+            self.on_failure(type(error), error, error.__traceback__)
+        finally:
+            self._ended(error)
+
+    def _stop(self) -> None:
+        super()._stop()
+        self._ended(None)
+
+    def _ended(self, error: BaseException | None) -> None:
+        if self.owner is not None and self.owner.is_alive():
+            self.owner.tell(Down(self.actor_ref, error))
+
+    def _actor_loop(self) -> None:
+        self.begin()
+        while not self.actor_stopped.is_set():
+            self.receive(self.actor_inbox.get())
+        self._actor_loop_teardown()
+        self.actor_inbox.close()
+
+
+class Threads:
+    """The real system: a thread an actor, the machine's monotonic clock, epoll."""
+
+    def now(self) -> float:
+        return monotonic()
+
+    def inbox(self) -> Inbox:
+        return EpollInbox()
+
+    def run(self, actor: Actor) -> None:
+        threading.Thread(target=actor._actor_loop, name=type(actor).__name__, daemon=True).start()
+
+
+class EpollInbox:
+    """Mail, descriptors and timers in one wait.
+
+    Order of delivery: mail, then everything that the descriptors had to say, then timers. So a timer that
+    judges silence comes after whatever had already been said when it was due.
+    """
+
+    def __init__(self) -> None:
+        self._mail: deque[Envelope[Any]] = deque()
+        self._timers = Timers()
+        self._sources: dict[int, Source] = {}
+        self._epoll = select.epoll()
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll.register(self._bell, select.EPOLLIN)
+        self._asleep = False
+
+    def put(self, envelope: "Envelope[Any]", /) -> None:
+        self._mail.append(envelope)
+        if self._asleep:
+            os.eventfd_write(self._bell, 1)
+
+    def empty(self) -> bool:
+        return not self._mail
+
+    def get(self) -> "Envelope[Any]":
+        while not self._mail:
+            self._wait()
+        return self._mail.popleft()
+
+    def _wait(self) -> None:
+        # Asleep is set before the last look at the mail, and put() looks at it after its append: no lost bell.
+        self._asleep = True
+        events = self._epoll.poll(0 if self._mail else self._patience())
+        self._asleep = False
+        for fd, mask in events:
+            if fd == self._bell:
+                os.eventfd_read(fd)
+            elif source := self._sources.get(fd):
+                self._mail.extend([Envelope(message) for message in source(mask)])
+        if self._timers.next_at() is not None:
+            self._mail.extend([Envelope(message) for message in self._timers.due(monotonic())])
+
+    def _patience(self) -> float:
+        due = self._timers.next_at()
+        # epoll counts in milliseconds and rounds up, so no timer is polled for in a busy loop.
+        return -1 if due is None else max(0.0, due - monotonic())
+
+    def after(self, seconds: float, message: object) -> Timer:
+        return self._timers.set(monotonic() + seconds, message)
+
+    def watch(self, fd: int, mask: int, source: Source) -> None:
+        """Call ``source`` when ``fd`` is ready; watching it again changes the mask."""
+        if fd in self._sources:
+            self._epoll.modify(fd, mask)
+        else:
+            self._epoll.register(fd, mask)
+        self._sources[fd] = source
+
+    def unwatch(self, fd: int) -> None:
+        """Forget ``fd``; always before it is closed, so that a late event cannot meet its successor."""
+        if self._sources.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def hang(self, seconds: float) -> None:
+        """Block this thread as a hung handler would (fault injection); 0 means for ever."""
+        threading.Event().wait(seconds or None)
+
+    def close(self) -> None:
+        self._epoll.close()
+        self._sources.clear()
+
+    def __del__(self) -> None:
+        # Only now can no other thread ring: a bell closed earlier might be somebody else's descriptor.
+        os.close(self._bell)

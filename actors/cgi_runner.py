@@ -1,0 +1,207 @@
+"""One core of a worker: takes a connection when it is idle, and serves one request at a time.
+
+An idle runner watches the listening sockets itself, in the same wait as its mailbox, so that a request costs
+no hop between threads; a busy one does not, and connections wait in the kernel's backlog, where other
+workers see them. The worker stays free for its own mailbox.
+"""
+
+import os
+import select
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pykka
+
+from pyemperor.actors.actor import Actor, Inbox, System
+from pyemperor.actors.exchange import Gone, Outcome, Ready
+
+
+class Exchange(Protocol):
+    """One request being served (``actors/exchange``, or a simulated one)."""
+
+    outcome: Outcome
+
+    def start(self, now: float) -> bool: ...
+    def handle(self, ready: Any, now: float) -> bool: ...
+    def abort(self, why: str, now: float) -> bool: ...
+    def client_gone(self, why: str, now: float) -> None: ...
+    def release(self) -> None: ...
+
+
+class Listener(Protocol):
+    """A listening socket, real or simulated."""
+
+    def watch(self, inbox: Inbox, message: object) -> None: ...
+    def unwatch(self, inbox: Inbox) -> None: ...
+    def accept(self) -> Exchange | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptable:
+    """A connection waits at this listener."""
+
+    listener: Listener
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Accept nothing more; end when idle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """End now: the request in hand is cut, its script killed."""
+
+    why: str
+
+
+@dataclass(slots=True)
+class CoreState:
+    """What a core does, written by its runner and read by its worker: plain attributes, no lock needed."""
+
+    busy_since: float = 0.0
+    requests: int = 0
+    pid: int = 0
+
+
+class CgiRunner(Actor):
+    """Idle and watching, or busy with one exchange.
+
+    ``listeners`` makes the runner's own view of the sockets; ``served`` is called on this thread with the
+    outcome of every request.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        owner: pykka.ActorRef[Any] | None,
+        listeners: "Callable[[CgiRunner], Sequence[Listener]]",
+        core: CoreState,
+        served: Callable[[Outcome, float], None],
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(system, owner)
+        self._listeners: Sequence[Listener] = ()
+        self._make_listeners = listeners
+        self._core = core
+        self._served = served
+        self._prepare = prepare
+        self._exchange: Exchange | None = None
+        self._draining = False
+        self._watching = False
+
+    def on_start(self) -> None:
+        self._prepare()
+        self._listeners = self._make_listeners(self)
+        self._watch()
+
+    def handle(self, message: Any, now: float) -> None:
+        match message:
+            case Acceptable(listener=listener):
+                if self._exchange is None and not self._draining:
+                    self._serve(listener, now)
+            case Gone(exchange=exchange):
+                if exchange is self._exchange:
+                    self._exchange.client_gone("it closed the connection", now)
+                    self._step(self._exchange.handle(Ready.TICK, now), now)
+            case Drain():
+                self._draining = True
+                self._unwatch()
+                if self._exchange is None:
+                    self.stop()
+            case Abort(why=why):
+                self._draining = True
+                if self._exchange is None:
+                    self.stop()
+                else:
+                    self._step(self._exchange.abort(why, now), now)
+            case _:
+                if self._exchange is not None:
+                    self._step(self._exchange.handle(message, now), now)
+
+    def _serve(self, listener: Listener, now: float) -> None:
+        exchange = listener.accept()
+        if exchange is None:
+            return
+        self._exchange = exchange
+        self._core.busy_since = now
+        over = exchange.start(now)
+        self._core.pid = exchange.outcome.pid
+        self._step(over, now)
+        if self._exchange is not None:
+            self._unwatch()
+
+    def _step(self, over: bool, now: float) -> None:
+        exchange = self._exchange
+        if not over or exchange is None:
+            return
+        self._exchange = None
+        core = self._core
+        core.busy_since = 0.0
+        core.pid = 0
+        if exchange.outcome.request is not None or exchange.outcome.problem:
+            core.requests += 1
+            self._served(exchange.outcome, self.system.now())
+        if self._draining:
+            self.stop()
+        else:
+            self._watch()
+
+    def _watch(self) -> None:
+        if not self._watching:
+            self._watching = True
+            for listener in self._listeners:
+                listener.watch(self.actor_inbox, Acceptable(listener))
+
+    def _unwatch(self) -> None:
+        if self._watching:
+            self._watching = False
+            for listener in self._listeners:
+                listener.unwatch(self.actor_inbox)
+
+    def on_stop(self) -> None:
+        self._unwatch()
+
+    def on_failure(self, *_: Any) -> None:
+        self._unwatch()
+        if self._exchange is not None:
+            self._exchange.release()
+
+
+class ErrorPipe:
+    """The stderr of a runner's scripts, line by line to the log; one pipe for all its requests.
+
+    A line longer than :data:`LINE` is logged in parts; the script never waits for the log.
+    """
+
+    LINE = 8192
+
+    def __init__(self, inbox: Inbox, log: Callable[[str], None]) -> None:
+        self._read, self.fd = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._read, False)
+        self._log = log
+        self._partial = b""
+        inbox.watch(self._read, select.EPOLLIN, self._ready)
+
+    def _ready(self, _mask: int) -> Iterable[object]:
+        self.drain()
+        return ()
+
+    def drain(self) -> None:
+        """Log what lies in the pipe."""
+        try:
+            data = os.read(self._read, 65536)
+        except BlockingIOError:
+            return
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        if len(self._partial) > self.LINE:
+            lines.append(self._partial)
+            self._partial = b""
+        for line in lines:
+            self._log(line[: self.LINE].decode("utf-8", "backslashreplace"))
+
+    def close(self) -> None:
+        """Close both ends."""
+        os.close(self._read)
+        os.close(self.fd)

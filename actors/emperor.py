@@ -1,0 +1,146 @@
+"""The Emperor: supervises one master per vassal, owns the listening sockets, judges the masters."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pyemperor.actors.actor import System
+from pyemperor.actors.detector import Lease, beat_interval
+from pyemperor.actors.host import Host, HostClosed, HostLost
+from pyemperor.actors.journal import Journal
+from pyemperor.actors.overseer import Overseer, flags
+from pyemperor.actors.superior import FromParent, ParentLost
+from pyemperor.actors.supervision import ChildSpec, Shutdown, Supervisor
+from pyemperor.protocol.messages import Accepting, Birth, Inject, LinkMessage
+from pyemperor.protocol.options import EmperorOptions, Vassal
+
+
+@dataclass(frozen=True, slots=True)
+class Govern:
+    """Run this vassal from now on."""
+
+    vassal: Vassal
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """Stop everything gracefully and end; a second one: at once."""
+
+    why: str
+
+
+class Sockets(Protocol):
+    """The listening sockets of all vassals."""
+
+    def bind(self, vassal: Vassal) -> None: ...
+    def release(self, vassal: str) -> None: ...
+
+
+class ImperialHost(Host, Protocol):
+    """A host that the Emperor starts, replaces and closes."""
+
+    def start(self) -> int: ...
+    def restart(self, masters: Mapping[str, Birth]) -> int: ...
+    def close(self) -> None: ...
+
+
+#: Seconds within which a second signal to quit is the same as the first.
+_SAME = 0.5
+
+
+class Emperor(Overseer):
+    """One group a vassal, so that each has its own restart budget; a cursed one never harms its neighbours."""
+
+    def __init__(
+        self,
+        system: System,
+        host: Callable[[Overseer], ImperialHost],
+        journal: Journal,
+        options: EmperorOptions,
+        sockets: Sockets,
+        vassals: Iterable[Govern] = (),
+        **chance: Any,
+    ) -> None:
+        lease = Lease(options.emperor_required_heartbeat, options.heartbeat_probe)
+        super().__init__(system, host, journal, lease, **chance)
+        self._options = options
+        self._sockets = sockets
+        self._first = tuple(vassals)
+        self._births: dict[str, Birth] = {}
+        self._quitting = False
+        self._quit_at = 0.0
+
+    host: ImperialHost
+
+    def on_start(self) -> None:
+        self.journal.event("fork-server", "start", self._now, self.host.start())
+        for govern in self._first:
+            self._govern(govern)
+
+    def handle(self, message: Any, now: float) -> Any:
+        self._now = now
+        match message:
+            case Govern():
+                self._govern(message)
+            case Quit():
+                self._quit(message.why)
+            case HostLost():
+                self.journal.event("fork-server", "exit", now, reason="nothing that runs is harmed", level="ERROR")
+                self.journal.event("fork-server", "restart", now, self.host.restart(self._births))
+            case HostClosed():
+                self.stop()
+            case FromParent(message=Inject() as fault):
+                self.inject(fault)
+            case ParentLost():
+                self._quit("whoever played the scenario is gone")
+            case _:
+                super().handle(message, now)
+
+    def _govern(self, govern: Govern) -> None:
+        vassal = govern.vassal
+        self._sockets.bind(vassal)
+        birth = Birth(
+            kind="master",
+            vassal=vassal,
+            beat=beat_interval(vassal.heartbeat, self.lease.tolerance),
+            tolerance=self.lease.tolerance,
+            probe=self.lease.probe,
+            log_style=self._options.log_style,
+            traced=self.journal.up is not None,
+        )
+        if vassal.heartbeat > birth.beat:
+            text = (
+                f"vassal {vassal.name}: heartbeat = {vassal.heartbeat:g} with a tolerance of "
+                f"{self.lease.tolerance:g} s leaves too little room; it will beat every {birth.beat:g} s"
+            )
+            self.journal.log("INFO", text, self._now)
+        self._births[vassal.name] = birth
+        spec = ChildSpec(vassal.name, start=birth, shutdown=vassal.reload_mercy)
+        self.add_group(vassal.name, Supervisor(flags(vassal.supervision), [spec], random=self._chance))
+
+    def child_said(self, child: str, message: LinkMessage) -> None:
+        if isinstance(message, Accepting):
+            actor = self._births[child].actor
+            self.journal.log("INFO", f"vassal {child} has served its first request", self._now, actor, event="loyal")
+
+    def _quit(self, why: str) -> None:
+        if self._quitting and self._now - self._quit_at < _SAME:
+            return  # `timeout` and terminals signal the process and its group: that is one wish
+        if self._quitting:
+            self.journal.log("WARNING", f"{why} again: stopping at once", self._now)
+            self.kill_all()
+            return
+        self._quitting = True
+        self._quit_at = self._now
+        self.journal.log("INFO", f"{why}: stopping every vassal", self._now)
+        for name in list(self.groups):
+            self.supervise(name, Shutdown())
+        self._finish()
+
+    def group_gone(self, group: str, reason: str) -> None:
+        self._sockets.release(group)
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._quitting and not self.groups:
+            self.host.close()

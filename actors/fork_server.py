@@ -1,0 +1,324 @@
+"""The fork server: a single-threaded, preloaded process that forks every other process of the tree.
+
+A fork of it costs 2 ms and shares its memory; a fork of a process that runs threads would be unsafe. It
+keeps no state that matters: when it dies, what it forked lives on, and the Emperor starts another.
+
+Who asks sits at an *office*, a SOCK_SEQPACKET socket. The first belongs to the Emperor, on which masters
+are forked. With every master a new office is born, on which the fork server forks nothing but workers of that
+vassal, under the identity fixed at birth. When an office closes (its master is gone), the workers forked on it
+have their own mercy to finish what they accepted; then they are killed.
+
+The fork server is a child subreaper: what a dead worker leaves behind, whatever sessions and double forks it
+hid in, becomes its child. A child that it did not fork is such a remnant, and is killed. A death is reported
+when nothing is left of it.
+"""
+
+import contextlib
+import errno
+import faulthandler
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from loguru import logger
+from setproctitle import setproctitle
+
+from pyemperor.actors.linux import become_subreaper, living_descendants
+from pyemperor.protocol.errors import LinkError
+from pyemperor.protocol.frames import decode, encode
+from pyemperor.protocol.messages import (
+    Adopt,
+    Birth,
+    Exited,
+    Fork,
+    Forked,
+    ForkFailed,
+    Kill,
+    Message,
+    NotReady,
+    OfficeMessage,
+)
+
+#: What a forked process does with its life: its birth, its link, its office (masters) and listening sockets.
+Life = Callable[[Birth, socket.socket, socket.socket | None, list[socket.socket]], int]
+
+_PACKET = 300 * 1024
+_MAX_FDS = 64
+#: Seconds to wait for remnants to die before they are reported as left.
+_SWEEP = 5.0
+#: Seconds beyond their own mercy that workers without a master get.
+_SLACK = 2.0
+_EX_CONFIG = 78
+
+
+@dataclass(eq=False, slots=True)
+class _Office:
+    sock: socket.socket
+    #: What a worker forked here must be like; None for the Emperor's office.
+    vassal: Birth | None = None
+    #: When whoever sat here went; what was forked here then has its own mercy left.
+    closed_at: float | None = None
+
+
+@dataclass(eq=False, slots=True)
+class _Child:
+    office: _Office
+    id: int
+    pid: int
+    mercy: float
+    #: The office born with this child (a master).
+    own: _Office | None = None
+
+    def deadline(self) -> float | None:
+        """When this child is killed, because nobody supervises it any more."""
+        closed_at = self.office.closed_at
+        return None if closed_at is None else closed_at + self.mercy + _SLACK
+
+
+@dataclass(slots=True)
+class _Death:
+    child: _Child
+    status: int
+    since: float
+    swept: set[int] = field(default_factory=set)
+
+
+class ForkServer:
+    """Forks, reaps and sweeps, until the Emperor's office is closed and no child is left."""
+
+    def __init__(self, sock: socket.socket, lives: Mapping[str, Life]) -> None:
+        self._lives = lives
+        self._emperor = _Office(sock)
+        self._offices: dict[int, _Office] = {sock.fileno(): self._emperor}
+        self._children: dict[int, _Child] = {}
+        self._deaths: list[_Death] = []
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+
+    def serve(self) -> int:
+        """Run; the value is the exit code."""
+        become_subreaper()
+        bell = self._listen_for_deaths()
+        gc.collect()
+        gc.freeze()
+        while self._emperor.closed_at is None or self._children or self._deaths:
+            for fd, _ in self._poll.poll(self._patience()):
+                if fd == bell:
+                    os.read(bell, 4096)
+                elif office := self._offices.get(fd):
+                    self._receive(office)
+            self._reap()
+            self._kill_orphans()
+            self._sweep()
+        return 0
+
+    def _listen_for_deaths(self) -> int:
+        bell, ring = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # Only the Emperor ends the fork server, by closing its office.
+            signal.signal(ignored, signal.SIG_IGN)
+        signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
+        self._poll.register(bell, select.POLLIN)
+        return bell
+
+    def _patience(self) -> float | None:
+        """Milliseconds until something must be done without being asked."""
+        if self._deaths:
+            return 2
+        due = [at for child in self._children.values() if (at := child.deadline()) is not None]
+        return max(0.0, min(due) - time.monotonic()) * 1000 + 1 if due else None
+
+    # ---- requests -----------------------------------------------------------------------------------
+
+    def _receive(self, office: _Office) -> None:
+        try:
+            data, fds, flags, _ = socket.recv_fds(office.sock, _PACKET, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+        except OSError:
+            data, fds, flags = b"", [], 0
+        if not data:
+            self._orphan(office)
+            return
+        try:
+            if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+                raise LinkError("a request with too many descriptors or bytes")
+            request = decode(data, OfficeMessage)
+            if isinstance(request, Fork):
+                self._fork(office, request, fds)
+            elif isinstance(request, Kill):
+                self._kill(office, request)
+            elif isinstance(request, Adopt) and office is self._emperor and fds:
+                self._open_office(socket.socket(fileno=fds.pop()), request.birth)
+        except LinkError as error:
+            logger.error("fork server: a bad request was dropped: {}", error)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _open_office(self, sock: socket.socket, vassal: Birth) -> _Office:
+        office = _Office(sock, vassal)
+        self._offices[sock.fileno()] = office
+        self._poll.register(sock, select.POLLIN)
+        return office
+
+    def _orphan(self, office: _Office) -> None:
+        """Nobody sits at ``office`` any more: its workers have their mercy from now."""
+        self._poll.unregister(office.sock)
+        del self._offices[office.sock.fileno()]
+        if office is not self._emperor:  # which may still read: its end is the last thing to close
+            office.sock.close()
+        office.closed_at = time.monotonic()
+
+    def _kill_orphans(self) -> None:
+        now = time.monotonic()
+        for child in self._children.values():
+            deadline = child.deadline()
+            if deadline is not None and deadline <= now:
+                logger.warning("fork server: process {} outlived its mercy as an orphan: killed", child.pid)
+                os.kill(child.pid, signal.SIGKILL)
+
+    def _kill(self, office: _Office, request: Kill) -> None:
+        for child in list(self._children.values()):
+            if child.office is office and child.id == request.id:
+                os.kill(child.pid, signal.SIGKILL)
+                if request.family:
+                    for worker in self._children.values():
+                        if worker.office is child.own:
+                            os.kill(worker.pid, signal.SIGKILL)
+
+    def _answer(self, office: _Office, message: Message, fds: tuple[int, ...] = ()) -> None:
+        # Whoever asked may be gone by now; then nobody waits for the answer.
+        with contextlib.suppress(OSError):
+            socket.send_fds(office.sock, [encode(message)], list(fds))
+
+    # ---- forking ------------------------------------------------------------------------------------
+
+    def _fork(self, office: _Office, request: Fork, fds: list[int]) -> None:
+        birth = request.birth
+        allowed = office.vassal
+        if (birth.kind == "worker") != (allowed is not None) or (
+            allowed is not None and (birth.vassal.name, birth.vassal.uid, birth.vassal.gid)
+            != (allowed.vassal.name, allowed.vassal.uid, allowed.vassal.gid)
+        ):
+            reason = f"this office does not fork {birth.actor} under that identity"
+            self._answer(office, ForkFailed(request.id, errno.EPERM, reason))
+            return
+        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) if birth.kind == "master" else None
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._answer(office, ForkFailed(request.id, error.errno or 0, str(error)))
+            return
+        if pid == 0:
+            self._live(birth, fds, pair[1] if pair else None)
+        child = _Child(office, request.id, pid, birth.mercy)
+        self._children[pid] = child
+        if pair:
+            pair[1].close()
+            child.own = self._open_office(pair[0], birth)
+        pidfd = os.pidfd_open(pid)
+        self._answer(office, Forked(request.id, pid), (pidfd,))
+        os.close(pidfd)
+
+    def _live(self, birth: Birth, fds: list[int], office: socket.socket | None) -> NoReturn:
+        """Be the child: never returns."""
+        code = 70  # EX_SOFTWARE
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            os.setsid()
+            _close_all_but(0, 1, 2, *fds, *([office.fileno()] if office else []))
+            faulthandler.register(signal.SIGUSR2, all_threads=True)
+            setproctitle(birth.title)
+            link, *listeners = (socket.socket(fileno=fd) for fd in fds)
+            if birth.kind == "worker":
+                become_subreaper()
+            try:
+                _assume_identity(birth)
+            except (OSError, LookupError) as error:
+                link.send(encode(NotReady(f"identity: {error}", config=True)))
+                os._exit(_EX_CONFIG)
+            code = self._lives[birth.kind](birth, link, office, listeners)
+        except BaseException:
+            logger.exception("{} died of an error of ours", birth.actor)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    # ---- the dead -----------------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if child := self._children.pop(pid, None):
+                self._deaths.append(_Death(child, status, time.monotonic()))
+
+    def _sweep(self) -> None:
+        """Kill what the dead left behind; report a death when nothing is left, or cannot be killed."""
+        if not self._deaths:
+            return
+        remnants = living_descendants([os.getpid()], besides=self._children)
+        for pid in remnants:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        now = time.monotonic()
+        waiting = []
+        for death in self._deaths:
+            death.swept.update(remnants)
+            if remnants and now < death.since + _SWEEP:
+                waiting.append(death)
+            else:
+                code = os.waitstatus_to_exitcode(death.status)
+                exited = Exited(
+                    death.child.id, max(code, -1), max(-code, 0), len(death.swept), tuple(remnants)
+                )
+                self._answer(death.child.office, exited)
+        self._deaths = waiting
+
+
+def _close_all_but(*spared: int) -> None:
+    low = 0
+    for fd in sorted(spared):
+        if low < fd:  # an empty range would be taken for everything
+            os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+
+
+def _assume_identity(birth: Birth) -> None:
+    """Drop to the vassal's user and group, with the user's supplementary groups (initgroups(3))."""
+    vassal = birth.vassal
+    if not vassal.uid and not vassal.gid:
+        return
+    import grp
+    import pwd
+
+    user = None
+    if vassal.uid:
+        user = pwd.getpwuid(int(vassal.uid)) if vassal.uid.isdigit() else pwd.getpwnam(vassal.uid)
+    if vassal.gid:
+        gid = int(vassal.gid) if vassal.gid.isdigit() else grp.getgrnam(vassal.gid).gr_gid
+    else:
+        assert user is not None
+        gid = user.pw_gid
+    if os.geteuid() == 0:
+        os.initgroups(user.pw_name, gid) if user else os.setgroups([gid])
+        os.setgid(gid)
+        if user:
+            os.setuid(user.pw_uid)
+    elif (user and user.pw_uid != os.geteuid()) or gid != os.getegid():
+        raise PermissionError(errno.EPERM, "only root can run a vassal as another user; remove uid and gid")

@@ -1,0 +1,1 @@
+"""What a worker does with a request, one module per ``modifier1``."""

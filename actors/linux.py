@@ -1,0 +1,86 @@
+"""The few system calls that Python 3.11 does not offer, and the process table."""
+
+import ctypes
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_PR_SET_CHILD_SUBREAPER = 36
+_CLONE_FS = 0x00000200
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def _check(result: int) -> None:
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+
+
+def become_subreaper() -> None:
+    """Make this process the parent of every descendant whose own parent dies (prctl(2))."""
+    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+
+
+def own_working_directory() -> None:
+    """Give the calling thread a working directory of its own (unshare(2), CLONE_FS)."""
+    _check(_libc.unshare(_CLONE_FS))
+
+
+def _stat(pid: int) -> tuple[str, list[str]] | None:
+    """State letter and the fields of /proc/PID/stat from the state on; None when the process is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            text = file.read(1024).decode("ascii", "replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text[text.rindex(")") + 2 :].split()
+    return fields[0], fields
+
+
+def _processes() -> Iterator[tuple[int, int, str]]:
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and (stat := _stat(int(entry))):
+            yield int(entry), int(stat[1][1]), stat[0]
+
+
+def living_descendants(roots: Iterable[int], *, besides: Iterable[int] = ()) -> list[int]:
+    """Pids of all processes below ``roots``, parents first, without zombies.
+
+    What hangs below a pid in ``besides`` is left out, and so is that pid.
+    """
+    children: dict[int, list[tuple[int, str]]] = defaultdict(list)
+    for pid, parent, state in _processes():
+        children[parent].append((pid, state))
+    spared = set(besides)
+    found: list[int] = []
+    queue = list(roots)
+    while queue:
+        for pid, state in children[queue.pop()]:
+            if pid not in spared:
+                queue.append(pid)
+                if state != "Z":
+                    found.append(pid)
+    return found
+
+
+def zombies(parent: int) -> list[int]:
+    """Children of ``parent`` that have died and were not waited for."""
+    return [pid for pid, its_parent, state in _processes() if its_parent == parent and state == "Z"]
+
+
+def process_state(pid: int) -> tuple[str, float, float, int]:
+    """State letter, CPU seconds, seconds spent waiting for a CPU, and the pid of a tracer (0: none)."""
+    stat = _stat(pid)
+    if stat is None:
+        return "X", 0.0, 0.0, 0
+    state, fields = stat
+    cpu = (int(fields[11]) + int(fields[12])) / _TICKS
+    try:
+        with open(f"/proc/{pid}/schedstat", "rb", buffering=0) as file:
+            delay = int(file.read(128).split()[1]) / 1e9
+        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
+            tracer = next(line for line in file.read(4096).splitlines() if line.startswith(b"TracerPid:"))
+    except (FileNotFoundError, ProcessLookupError, IndexError):
+        return state, cpu, 0.0, 0
+    return state, cpu, delay, int(tracer.split()[1])

@@ -1,0 +1,121 @@
+"""The master of one vassal: supervises its workers, beats to the Emperor, and never depends on a request."""
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from pyemperor.actors.actor import System
+from pyemperor.actors.detector import Lease
+from pyemperor.actors.host import Host, HostLost
+from pyemperor.actors.journal import Journal
+from pyemperor.actors.lifecycle import MARGIN
+from pyemperor.actors.overseer import Overseer, flags
+from pyemperor.actors.superior import FromParent, Superior, Upward
+from pyemperor.actors.supervision import ChildSpec, Shutdown, Supervisor
+from pyemperor.protocol.messages import Accepting, Beat, Birth, Core, LinkMessage, NotReady, Office, Ready
+
+_WORKERS = "workers"
+#: sysexits.h: the workers died faster than the budget allows; the Emperor decides.
+EX_TEMPFAIL = 75
+
+
+@dataclass(frozen=True, slots=True)
+class _NoMercy:
+    """The mercy for a stop is over."""
+
+
+class VassalMaster(Overseer):
+    """Ready when all its workers are; ends with its workers, or when they exceed their restart budget."""
+
+    def __init__(
+        self,
+        system: System,
+        host: Callable[[Overseer], Host],
+        journal: Journal,
+        birth: Birth,
+        upward: Upward,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        super().__init__(system, host, journal, Lease(birth.tolerance, birth.probe), chance)
+        self.exit_code = 0
+        self._birth = birth
+        self._ready = False
+        self._stopping = ""
+        self._loyal = False
+        self._beats: dict[str, Beat] = {}
+        self._superior = Superior(
+            self, upward(self), birth.beat, self._report_beat, self._finish, birth.mercy
+        )
+        journal.up = self._superior.link.send if birth.traced else None
+
+    def on_start(self) -> None:
+        vassal = self._birth.vassal
+        settings = self._birth.vassal.supervision
+        # Real escalation, as in OTP: a master whose workers keep dying gives up, and the Emperor takes over.
+        budget = max(settings.intensity, 2 * vassal.processes)
+        worker_flags = replace(flags(settings), on_exceed="escalate", intensity=budget)
+        specs = [
+            ChildSpec(
+                str(index),
+                start=msgspec.structs.replace(self._birth, kind="worker", index=index),
+                shutdown=vassal.worker_reload_mercy,
+            )
+            for index in range(1, vassal.processes + 1)
+        ]
+        self.add_group(_WORKERS, Supervisor(worker_flags, specs, random=self._chance))
+
+    def handle(self, message: Any, now: float) -> Any:
+        self._now = now
+        if self._superior.take(message, now):
+            return
+        match message:
+            case FromParent(message=Office(), fds=fds):
+                self.host.move(fds[0])
+            case HostLost():
+                self.journal.log("WARNING", "the fork server is gone; the Emperor will send another", now)
+            case _NoMercy():
+                self.kill_all()
+            case _:
+                super().handle(message, now)
+
+    def child_up(self, child: str) -> None:
+        if not self._ready and not self._stopping and self.children_up == self._birth.vassal.processes:
+            self._ready = True
+            self._superior.link.send(Ready())
+            self._superior.start(self._now)
+
+    def child_said(self, child: str, message: LinkMessage) -> None:
+        if isinstance(message, Beat):
+            self._beats[child] = message
+        elif isinstance(message, Accepting) and not self._loyal:
+            self._loyal = True
+            self._superior.link.send(message)
+
+    def child_down(self, child: str) -> None:
+        self._beats.pop(child, None)
+
+    def _report_beat(self, seq: int, now: float) -> Beat:
+        beats = self._beats.values()
+        cores: tuple[Core, ...] = tuple(core for beat in beats for core in beat.cores)
+        return Beat(seq, now, self.children_up, sum(beat.requests for beat in beats), cores)
+
+    def _finish(self, mercy: float, why: str) -> None:
+        if self._stopping:
+            return
+        self._stopping = why
+        self.journal.log("INFO", f"{why}: stopping the workers", self._now)
+        if mercy < math.inf:
+            self.after(max(0.0, mercy - MARGIN), _NoMercy())
+        self.supervise(_WORKERS, Shutdown())
+
+    def group_gone(self, group: str, reason: str) -> None:
+        if not self._stopping:
+            self.exit_code = EX_TEMPFAIL
+            self._superior.link.send(NotReady(f"its workers keep failing: {reason}"))
+            self.journal.log("ERROR", f"giving up, the workers keep failing: {reason}", self._now)
+        self._superior.link.close()
+        self.stop()

@@ -1,0 +1,132 @@
+"""Plays a scenario to its end and gives the verdict, on this machine or in simulated time."""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from pyemperor.actors.actor import Threads
+from pyemperor.actors.linux import become_subreaper, living_descendants
+from pyemperor.cli.player import Player, kill_all, scripts, send_signal
+from pyemperor.cli.timeline import Timeline
+from pyemperor.cli.transcript import Json, Plain, Transcript, Verdict
+from pyemperor.cli.verdict import judge
+from pyemperor.protocol.scenario import Scenario
+
+#: Seconds in which a process that was killed must be gone.
+_KILLED = 5.0
+
+
+def play(scenario: Scenario, file: str, parameters: Mapping[str, str], *, json: bool) -> int:
+    """Play ``scenario``, read from ``file`` with ``parameters``, on this machine.
+
+    The value is the exit code: 0 every expectation is met, 1 not, 2 it cannot be played so. When it returns,
+    nothing that it started is left, whatever happened.
+    """
+    if scenario.run.mode == "sim":
+        return _refuse(scenario, "simulated time only: add --simulate")
+    # What outlives the Emperor becomes a child of this process: nothing can escape the last look.
+    become_subreaper()
+    timeline = Timeline(scenario, scripts)
+    transcript = Transcript(timeline.course, Json() if json else Plain())
+    link, theirs = socket.socketpair()
+    with theirs:
+        emperor = _start_emperor(file, parameters, theirs.fileno(), quiet=json)
+    try:
+        player = Player(Threads(), scenario, timeline, emperor, link, transcript.show)
+        player.run_here()
+        if player.error is not None:
+            raise player.error
+        mercy = max(vassal.reload_mercy for vassal in scenario.vassals)
+        timeline.course.left_over = tuple(_left_over(scenario, 0.0 if emperor.returncode == 0 else mercy))
+    finally:
+        _clean_up(emperor)
+    findings = judge(scenario.expects, timeline.course)
+    verdict = Verdict(scenario.name, timeline.problems, findings, timeline.traffic.answers)
+    transcript.close(verdict)
+    return 0 if verdict.met else 1
+
+
+def _refuse(scenario: Scenario, why: str) -> int:
+    print(f"pyemperor: {scenario.name} runs in {why}", file=sys.stderr)
+    return 2
+
+
+def _start_emperor(
+    file: str, parameters: Mapping[str, str], link: int, *, quiet: bool
+) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-P", "-m", "pyemperor.cli.reign", file, "--link", str(link)]
+    command += [part for name, value in parameters.items() for part in ("--set", f"{name}={value}")]
+    return subprocess.Popen(
+        command,
+        pass_fds=[link],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL if quiet else None,
+        process_group=0,  # Ctrl-C is for the player: it ends the run in order
+    )
+
+
+def _left_over(scenario: Scenario, patience: float) -> Iterator[str]:
+    """Name what is left of the tree after ``patience`` seconds: processes, zombies, sockets."""
+    deadline = time.monotonic() + patience
+    _await_end(living_descendants([os.getpid()]), deadline)
+    for pid in living_descendants([os.getpid()]):
+        yield f"process {pid} ({_name(pid)})"
+    if patience == 0:  # the Emperor ended in order, so it has reaped whatever it had
+        for pid in _reap():
+            yield f"zombie {pid}"
+    for vassal in scenario.vassals:
+        for address in vassal.addresses:
+            if address.kind == "unix" and os.path.exists(address.path):
+                yield f"socket {address.path}"
+
+
+def _await_end(pids: Sequence[int], deadline: float) -> None:
+    """Return when all ``pids`` have ended, or at ``deadline`` (seconds, monotonic)."""
+    for pid in pids:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        os.close(pidfd)
+
+
+def _clean_up(emperor: "subprocess.Popen[bytes]") -> None:
+    """Kill and reap whatever is left."""
+    if emperor.poll() is None:
+        send_signal(emperor.pid, signal.SIGKILL)
+        emperor.wait(_KILLED)
+    while pids := living_descendants([os.getpid()]):
+        kill_all(pids)
+        _await_end(pids, time.monotonic() + _KILLED)
+        _reap()
+    _reap()
+
+
+def _reap() -> list[int]:
+    """Reap every child that has ended; their pids."""
+    reaped: list[int] = []
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return reaped
+        if pid == 0:
+            return reaped
+        reaped.append(pid)
+
+
+def _name(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return "gone by now"

@@ -1,0 +1,139 @@
+"""The log for a person at a terminal at three in the morning: few lines, in words, the bad ones in colour."""
+
+import time
+from functools import lru_cache
+from zlib import crc32
+
+from pyemperor.cli.lines import Before, Entry, History, Served, duration, printable, size
+from pyemperor.protocol.messages import State
+
+_LEVELS = {"WARNING": "WARN"}
+#: SGR parameters (ECMA-48 §8.3.117), from the sixteen colours that every theme keeps readable.
+_DIM, _RED, _YELLOW, _GREEN, _CYAN = "2", "31", "33", "32", "36"
+_LEVEL_COLOURS = {"WARN": f"1;{_YELLOW}", "ERROR": f"1;{_RED}", "CRITICAL": f"1;{_RED}"}
+_STATUS_COLOURS = {2: _GREEN, 3: _CYAN, 4: _YELLOW, 5: _RED}
+_ACTOR_COLOURS = ("36", "34", "35", "32", "96", "94", "95", "92")
+#: Events that another line says better.
+_SAID_ELSEWHERE = frozenset({"start", "restart", "beat", "kill", "probe.sent"})
+_URI = 400
+_WIDTH = 12
+
+
+class Pretty:
+    """Lines such as ``11:35:36.120 WARN  bench/1      died: killed by signal 9 (pid 4711)``.
+
+    With ``debug`` it also says what is usually of no interest: every step of a process that does well.
+    """
+
+    def __init__(self, *, colour: bool = False, debug: bool = False) -> None:
+        self._colour = colour
+        self._debug = debug
+        self._history = History()
+
+    def entry(self, entry: Entry, wall: float) -> str:
+        before = self._history.before(entry)
+        level, text = _words(entry, before)
+        if level == "DEBUG" and not self._debug:
+            return ""
+        text = printable(text.expandtabs())
+        if level in ("ERROR", "CRITICAL"):
+            text = self._paint(text, _RED)
+        elif level == "DEBUG":
+            text = self._paint(text, _DIM)
+        line = self._line(level, entry.actor, wall, text)
+        if entry.traceback:
+            line += "".join(f"    {printable(row)}\n" for row in entry.traceback.splitlines())
+        return line
+
+    def served(self, served: Served, wall: float) -> str:
+        problem = served.problem and printable(served.problem)
+        if served.remedy:
+            problem += f" ({printable(served.remedy)})"
+        if not served.method and problem:  # there was no request to speak of
+            return self._line(served.level, served.actor, wall, problem)
+        uri = served.uri if len(served.uri) <= _URI else f"{served.uri[:_URI]}..."
+        status = self._paint(str(served.status), _STATUS_COLOURS.get(served.status // 100, _RED))
+        figures = self._paint(f"{size(served.rsize)} {duration(served.msecs)}", _DIM)
+        text = f"{printable(served.method)} {printable(uri)} {status} {figures}"
+        return self._line(served.level, served.actor, wall, f"{text}: {problem}" if problem else text)
+
+    def _line(self, level: str, actor: str, wall: float, text: str) -> str:
+        level = _LEVELS.get(level, level)
+        name = printable(actor.partition(":")[2] or actor)
+        stamp = f"{_clock(int(wall))}.{int(wall % 1 * 1000):03d}"
+        if self._colour:
+            padding = " " * (_WIDTH - len(name))
+            name = self._paint(name, _actor_colour(name)) + padding
+            return (
+                f"{self._paint(stamp, _DIM)} {self._paint(f'{level:<5}', _LEVEL_COLOURS.get(level, _DIM))} "
+                f"{name} {text}\n"
+            )
+        return f"{stamp} {level:<5} {name:<{_WIDTH}} {text}\n"
+
+    def _paint(self, text: str, colour: str) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if self._colour else text
+
+
+@lru_cache(maxsize=4)
+def _clock(second: int) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(second))
+
+
+@lru_cache(maxsize=256)
+def _actor_colour(name: str) -> str:
+    """A worker has its vassal's colour, in every process and every run."""
+    return _ACTOR_COLOURS[crc32(name.rpartition("/")[0].encode() or name.encode()) % len(_ACTOR_COLOURS)]
+
+
+# ---- words ------------------------------------------------------------------------------------------------
+
+
+def _words(entry: Entry, before: Before) -> tuple[str, str]:
+    """The level and the words for an entry; DEBUG for what nobody needs to see when all is well."""
+    if entry.event == "state":
+        level, text = _state_words(entry, before)
+        return level, text + (f" (pid {entry.pid})" if entry.pid else "")
+    reason = f": {entry.reason}" if entry.reason else ""
+    match entry.event:
+        case event if event in _SAID_ELSEWHERE or (event == "exit" and entry.level == "INFO"):
+            return "DEBUG", event + reason
+        case "probe.cleared":
+            return "INFO", f"answered {entry.reason}: it is well"
+        case "starved":
+            return "WARNING", "the machine starves it of CPU: it gets more time to answer"
+        case "credit":
+            return entry.level, entry.reason
+        case "exit":
+            return entry.level, f"is gone{reason}"
+    return entry.level, entry.message
+
+
+def _state_words(entry: Entry, before: Before) -> tuple[str, str]:
+    reason = entry.reason
+    because = f": {reason}" if reason else ""
+    match entry.state:
+        case State.READY if before.state != State.SUSPECT:
+            if before.again:
+                return "INFO", "ready again"
+            # Whoever reads that the vassal is ready knows it of its workers.
+            return "DEBUG" if entry.worker else "INFO", "ready"
+        case State.SUSPECT:
+            return "WARNING", "silent: asking it whether it lives"
+        case State.CONVICTED:
+            return "ERROR", reason
+        case State.STOPPING:
+            # A lost link is mostly how a death shows first: the next line says more.
+            return "DEBUG" if entry.worker or reason else "INFO", "stopping" + because
+        case State.KILLING:
+            return "WARNING", "killing it" + because
+        case State.BACKOFF:
+            return "WARNING", f"waiting{because}"
+        case State.CURSED:
+            return "ERROR", f"cursed, it fails again and again{because}"
+        case State.EXILED:
+            return "ERROR", f"exiled, it stays down{because}"
+        case State.ABSENT if before.ending:
+            return "DEBUG" if entry.worker else "INFO", "ended" + because
+        case State.ABSENT:
+            return "WARNING", "died" + because
+    return "DEBUG", entry.state.lower() + because

@@ -1,0 +1,104 @@
+"""The Emperor's process: sockets, signals, the web server in front, and the Emperor on the main thread.
+
+``pyemperor run FILE`` becomes it; for a scenario with a timeline the player starts it as a child,
+``python -P -m pyemperor.cli.reign FILE --link FD [--set NAME=VALUE ...]``, and listens at the link.
+"""
+
+import argparse
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+
+from loguru import logger
+from setproctitle import setproctitle
+
+from pyemperor.actors.actor import Threads
+from pyemperor.actors.emperor import Emperor, Govern, Quit
+from pyemperor.actors.imperial_host import ImperialForkHost
+from pyemperor.actors.journal import Journal
+from pyemperor.actors.listeners import SocketVault
+from pyemperor.actors.overseer import Overseer
+from pyemperor.actors.pipe import Pipe
+from pyemperor.actors.superior import FromParent, ParentLost
+from pyemperor.cli.front import Nginx
+from pyemperor.cli.logs import log_to_stderr
+from pyemperor.cli.processes import watch_signals
+from pyemperor.cli.scenarios import read_scenario
+from pyemperor.protocol.errors import ConfigError
+from pyemperor.protocol.scenario import Scenario
+
+
+#: sysexits.h: a defect of ours ended the Emperor; the masters finish what they accepted, and end.
+_EX_SOFTWARE = 70
+
+
+def _quit(number: int) -> object:
+    return Quit(signal.Signals(number).name)
+
+
+def reign(
+    scenario: Scenario,
+    *,
+    link: socket.socket | None = None,
+    begun: Callable[[SocketVault], None] = lambda _: None,
+) -> int:
+    """Run the Emperor until it is told to quit; the value is the exit code.
+
+    ``link`` carries traces up and faults down. ``begun`` is called once the sockets are bound. Raises
+    ConfigError when a socket cannot be bound or the front cannot be started; then nothing was started.
+    """
+    setproctitle("pyemperor emperor")
+    style = scenario.emperor.log_style
+    log_to_stderr(style)
+    vault = SocketVault()
+    front = None
+    try:
+        for vassal in scenario.vassals:
+            vault.bind(vassal)
+        if scenario.front.kind == "nginx":
+            front = Nginx(scenario.vassals, str(scenario.front.listen))
+        begun(vault)
+        return _rule(scenario, style, vault, link)
+    finally:
+        if front is not None:
+            front.stop()
+        for vassal in scenario.vassals:
+            vault.release(vassal.name)
+
+
+def _rule(scenario: Scenario, style: str, vault: SocketVault, link: socket.socket | None) -> int:
+    def host(actor: Overseer) -> ImperialForkHost:
+        return ImperialForkHost(actor.actor_inbox, None, vault.fds, log_style=style)
+
+    journal = Journal("emperor")
+    vassals = [Govern(vassal) for vassal in scenario.vassals]
+    emperor = Emperor(Threads(), host, journal, scenario.emperor, vault, vassals)
+    inbox = emperor.actor_inbox
+    if link is not None:
+        journal.up = Pipe(inbox, link, lambda message, _: FromParent(message), ParentLost).send
+    watch_signals(inbox, _quit, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+    emperor.run_here()
+    if emperor.failure is not None:
+        return _EX_SOFTWARE
+    logger.bind(actor="emperor", event="buried").info("the Emperor is buried: every process has ended")
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Run as the child of a player."""
+    parser = argparse.ArgumentParser(prog="pyemperor.cli.reign")
+    parser.add_argument("file")
+    parser.add_argument("--link", type=int, required=True)
+    parser.add_argument("--set", action="append", default=[])
+    parsed = parser.parse_args(arguments)
+    parameters: Mapping[str, str] = dict(pair.split("=", 1) for pair in parsed.set)
+    try:
+        return reign(read_scenario(parsed.file, parameters), link=socket.socket(fileno=parsed.link))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

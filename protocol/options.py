@@ -1,0 +1,303 @@
+"""The table of options: name, kind, default, meaning, where each applies, and what becomes of it here.
+
+It drives the readers of TOML and INI, ``check``, ``--help`` and the documentation. Names and units are
+uWSGI's; those of ``[supervision]`` are OTP's. To add an option, add one row to :data:`OPTIONS`, and, if it is
+honoured, the field of the same name to the struct of its scope. Defaults stand in the table alone.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from pyemperor.protocol.report import Report
+from pyemperor.protocol.tables import Option, defaults, read, rows
+from pyemperor.protocol.values import (
+    ADDRESS,
+    COUNT,
+    FLAG,
+    FRACTION,
+    HELPER,
+    MODE,
+    MOUNT,
+    NUMBER,
+    OWNER,
+    OWNERS,
+    PATH,
+    SIZE,
+    TABLE,
+    TEXT,
+    TIME,
+    VARIABLE,
+    Address,
+    Helper,
+    Mount,
+    choice,
+    seconds,
+)
+
+__all__ = [
+    "OPTIONS",
+    "Address",
+    "Backoff",
+    "EmperorOptions",
+    "Helper",
+    "Mount",
+    "Option",
+    "Supervision",
+    "Vassal",
+    "emperor_from",
+    "seconds",
+    "supervision_from",
+    "vassal_from",
+]
+
+Scope = Literal["emperor", "vassal", "supervision", "backoff"]
+
+# ---- the table ----------------------------------------------------------------------------------------
+
+_ALWAYS = "it is always so"
+OPTIONS: tuple[Option, ...] = (
+    # Emperor: uwsgi-docs, "The uWSGI Emperor"
+    Option("emperor", "emperor", PATH, (), "folder of vassal files to watch", "planned", repeat=True),
+    Option("emperor", "emperor-freq", TIME, 3.0, "time between two scans for vassal files", "planned"),
+    Option("emperor", "emperor-pidfile", PATH, "", "file for the Emperor's process id", "planned"),
+    Option("emperor", "daemonize", PATH, "", "go to the background and log to this file", "planned"),
+    Option("emperor", "uid", OWNER, "", "user to run as", "planned"),
+    Option("emperor", "gid", OWNER, "", "group to run as", "planned"),
+    Option("emperor", "emperor-required-heartbeat", TIME, 30.0,
+           "silence after which a vassal is suspect and is asked whether it lives", least=0.1),
+    Option("emperor", "heartbeat-probe", TIME, 5.0,
+           "time that a suspect has to answer before it is convicted", least=0.05),
+    Option("emperor", "log-style", choice("pretty", "uwsgi", "json"), "pretty", "how log lines look"),
+    # Vassal: sockets
+    Option("vassal", "socket", ADDRESS, (), "listen for the uwsgi protocol (nginx's uwsgi_pass)", repeat=True,
+           aliases=("uwsgi-socket",)),
+    Option("vassal", "http-socket", ADDRESS, (), "listen for HTTP", repeat=True),
+    Option("vassal", "chmod-socket", MODE, 0o660, "permission bits of the unix sockets"),
+    Option("vassal", "chown-socket", OWNERS, "", "owner of the unix sockets"),
+    Option("vassal", "listen", COUNT, 100, "length of the queue of waiting connections; the system's limit "
+           "net.core.somaxconn clips it", least=1),
+    Option("vassal", "buffer-size", SIZE, 65535, "largest block of request variables", least=1, most=65535),
+    Option("vassal", "socket-timeout", TIME, 4.0, "wait for the client's next bytes", least=0.01),
+    Option("vassal", "post-buffering", SIZE, 0, "buffer request bodies", "accepted",
+           "bodies are streamed to the script, of any size"),
+    # Vassal: processes
+    Option("vassal", "processes", COUNT, 1, "worker processes", least=1, aliases=("workers",)),
+    Option("vassal", "threads", COUNT, 1, "requests that each worker serves at a time", least=1),
+    Option("vassal", "master", FLAG, True, "run a master process", "accepted", "every vassal has a master"),
+    Option("vassal", "no-orphans", FLAG, False, "end the workers when their master is gone", "accepted",
+           _ALWAYS),
+    Option("vassal", "max-requests", COUNT, 0, "replace a worker after so many requests", "accepted",
+           "scripts are processes of their own, so workers do not grow"),
+    Option("vassal", "plugins", TEXT, (), "plugins to load", "accepted", "everything is built in",
+           repeat=True, aliases=("plugin",)),
+    Option("vassal", "heartbeat", TIME, 0.0, "time between two beats to the Emperor; a third of "
+           "emperor-required-heartbeat where that is shorter, or when 0"),
+    Option("vassal", "harakiri", TIME, 0.0, "end a request that takes longer; 0: never", "planned",
+           "cgi-timeout ends a script that is silent"),
+    Option("vassal", "worker-reload-mercy", TIME, 60.0, "time that a worker has to finish its requests"),
+    Option("vassal", "reload-mercy", TIME, 60.0, "time that the whole vassal has to finish; clips "
+           "worker-reload-mercy; the same as mercy in [vassal.supervision]"),
+    Option("vassal", "start-timeout", TIME, 60.0, "time until ready; the same as start-timeout in "
+           "[vassal.supervision]", least=0.1),
+    # Vassal: identity, files, environment
+    Option("vassal", "uid", OWNER, "", "user to run as"),
+    Option("vassal", "gid", OWNER, "", "group to run as"),
+    Option("vassal", "chdir", PATH, "", "working folder of the vassal's processes"),
+    Option("vassal", "env", VARIABLE, (), "environment variable for the scripts, NAME=value", repeat=True),
+    Option("vassal", "procname-prefix", TEXT, "", "put before the process titles", "planned"),
+    Option("vassal", "vacuum", FLAG, False, "remove the unix sockets at the end"),
+    Option("vassal", "logto", PATH, "", "log to this file", "planned", "the Emperor's log has the lines"),
+    # Vassal: CGI plugin
+    Option("vassal", "cgi", MOUNT, (), "serve the scripts in a folder, or one script, below a URL prefix",
+           repeat=True),
+    Option("vassal", "cgi-allowed-ext", TEXT, (), "run only scripts with this ending; default: all",
+           repeat=True),
+    Option("vassal", "cgi-index", TEXT, (), "script to run for the URL of a folder", repeat=True),
+    Option("vassal", "cgi-timeout", TIME, 60.0, "longest silence of a script, then 504", least=0.01),
+    Option("vassal", "cgi-helper", HELPER, (), "run scripts with this ending by a program: .ext=command",
+           repeat=True, aliases=("cgi-map-helper",)),
+    Option("vassal", "cgi-pass-auth", FLAG, False, "let scripts see the Authorization header"),
+    Option("vassal", "cgi-close-stdin-on-eof", FLAG, True, "end a script's input where the body ends",
+           "accepted", _ALWAYS),
+    Option("vassal", "cgi-path-info", FLAG, False, "disable PATH_INFO", "accepted",
+           "uWSGI never read it either"),
+    Option("vassal", "cgi-buffer-size", SIZE, 65536, "read buffer for a script's answer", "planned"),
+    Option("vassal", "cgi-from-docroot", FLAG, False, "take scripts from the request's DOCUMENT_ROOT",
+           "planned"),
+    Option("vassal", "cgi-unset", TEXT, (), "variable to take from the environment", "planned", repeat=True),
+    Option("vassal", "cgi-safe", PATH, (), "folder that symbolic links may lead to", "planned", repeat=True),
+    Option("vassal", "cgi-loadlib", TEXT, (), "load a C library into the worker", "refused",
+           "run the script by a program instead: cgi-helper", repeat=True),
+    # Supervision: OTP's supervisor flags; delays and limits per vassal
+    Option("supervision", "strategy", choice("one_for_one", "one_for_all", "rest_for_one"), "one_for_one",
+           "which workers restart when one dies"),
+    Option("supervision", "intensity", COUNT, 5, "restarts allowed within period"),
+    Option("supervision", "period", TIME, 60.0, "window in which restarts are counted", least=0.01),
+    Option("supervision", "stable-after", TIME, 10.0, "time ready after which its death is not charged"),
+    Option("supervision", "start-timeout", TIME, 60.0, "time until ready", least=0.1),
+    Option("supervision", "mercy", TIME, 60.0, "time to finish when asked to stop"),
+    Option("supervision", "on-exceed", choice("curse", "escalate"), "curse",
+           "more restarts than intensity: quarantine this vassal, or let the level above decide"),
+    Option("supervision", "backoff", TABLE, None, "delays between restarts: initial, factor, max, jitter"),
+    Option("backoff", "initial", TIME, 0.1, "delay before the first restart of a child that was not stable"),
+    Option("backoff", "factor", NUMBER, 2.0, "growth of the delay from one restart to the next", least=1),
+    Option("backoff", "max", TIME, 60.0, "longest delay"),
+    Option("backoff", "jitter", FRACTION, 0.1, "random part of the delay, up and down"),
+)
+
+
+_ROWS = {scope: rows(OPTIONS, scope) for scope in ("emperor", "vassal", "supervision", "backoff")}
+
+
+def _default(scope: Scope, name: str) -> Any:
+    return _ROWS[scope][name].default
+
+
+# ---- typed values ---------------------------------------------------------------------------------------
+
+
+class EmperorOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """The honoured options of the Emperor; times are seconds."""
+
+    emperor_required_heartbeat: float = _default("emperor", "emperor-required-heartbeat")
+    heartbeat_probe: float = _default("emperor", "heartbeat-probe")
+    log_style: str = _default("emperor", "log-style")
+
+
+class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The delay before a restart: ``initial * factor**n`` seconds up to ``max``, plus or minus ``jitter``."""
+
+    initial: float = _default("backoff", "initial")
+    factor: float = _default("backoff", "factor")
+    max: float = _default("backoff", "max")
+    jitter: float = _default("backoff", "jitter")
+
+
+class Supervision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """How one vassal is supervised: OTP's flags, then delays in seconds."""
+
+    strategy: Literal["one_for_one", "one_for_all", "rest_for_one"] = _default("supervision", "strategy")
+    intensity: int = _default("supervision", "intensity")
+    period: float = _default("supervision", "period")
+    stable_after: float = _default("supervision", "stable-after")
+    start_timeout: float = _default("supervision", "start-timeout")
+    mercy: float = _default("supervision", "mercy")
+    on_exceed: Literal["curse", "escalate"] = _default("supervision", "on-exceed")
+    backoff: Backoff = Backoff()
+
+
+class Vassal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """The honoured options of one vassal. Times are seconds, sizes bytes, paths absolute."""
+
+    name: str
+    socket: tuple[Address, ...] = _default("vassal", "socket")
+    http_socket: tuple[Address, ...] = _default("vassal", "http-socket")
+    chmod_socket: int = _default("vassal", "chmod-socket")
+    #: ``user`` or ``user:group``; "" leaves it.
+    chown_socket: str = _default("vassal", "chown-socket")
+    listen: int = _default("vassal", "listen")
+    buffer_size: int = _default("vassal", "buffer-size")
+    socket_timeout: float = _default("vassal", "socket-timeout")
+    processes: int = _default("vassal", "processes")
+    threads: int = _default("vassal", "threads")
+    #: As asked for; what is sent is at most a third of the Emperor's tolerance. 0: none.
+    heartbeat: float = _default("vassal", "heartbeat")
+    worker_reload_mercy: float = _default("vassal", "worker-reload-mercy")
+    #: Name or number; "" leaves it.
+    uid: str = _default("vassal", "uid")
+    gid: str = _default("vassal", "gid")
+    chdir: str = _default("vassal", "chdir")
+    env: tuple[tuple[str, str], ...] = _default("vassal", "env")
+    vacuum: bool = _default("vassal", "vacuum")
+    cgi: tuple[Mount, ...] = _default("vassal", "cgi")
+    cgi_allowed_ext: tuple[str, ...] = _default("vassal", "cgi-allowed-ext")
+    cgi_index: tuple[str, ...] = _default("vassal", "cgi-index")
+    cgi_timeout: float = _default("vassal", "cgi-timeout")
+    cgi_helper: tuple[Helper, ...] = _default("vassal", "cgi-helper")
+    cgi_pass_auth: bool = _default("vassal", "cgi-pass-auth")
+    supervision: Supervision = Supervision()
+
+    @property
+    def reload_mercy(self) -> float:
+        """Seconds that the whole vassal has to finish."""
+        return self.supervision.mercy
+
+    @property
+    def start_timeout(self) -> float:
+        """Seconds from the fork until ready."""
+        return self.supervision.start_timeout
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """All listening addresses: those of ``socket``, then those of ``http_socket``."""
+        return self.socket + self.http_socket
+
+
+#: Vassal options that are another name for a field of its supervision.
+_INTO_SUPERVISION = {"reload_mercy": "mercy", "start_timeout": "start_timeout"}
+
+
+# ---- from tables to values ------------------------------------------------------------------------------
+
+
+def emperor_from(
+    table: Mapping[str, object], report: Report, *, base: str = "", scale: float = 1.0
+) -> EmperorOptions:
+    """Make the Emperor's options from a table of raw values."""
+    options = _ROWS["emperor"]
+    return EmperorOptions(**defaults(options, scale) | read(options, table, report, base=base, scale=scale))
+
+
+def supervision_from(
+    table: Mapping[str, object], report: Report, *, outer: Supervision | None = None, scale: float = 1.0
+) -> Supervision:
+    """Make a supervision; what the table does not give comes from ``outer``, else from the defaults."""
+    if outer is None:
+        backoff = Backoff(**defaults(_ROWS["backoff"], scale))
+        outer = Supervision(**defaults(_ROWS["supervision"], scale) | {"backoff": backoff})
+    flags = read(_ROWS["supervision"], table, report, scale=scale)
+    delays = read(_ROWS["backoff"], flags.pop("backoff", {}), report.at("backoff"), scale=scale)
+    return msgspec.structs.replace(outer, **flags, backoff=msgspec.structs.replace(outer.backoff, **delays))
+
+
+def vassal_from(
+    table: Mapping[str, object],
+    report: Report,
+    *,
+    name: str,
+    base: str = "",
+    scale: float = 1.0,
+    supervision: Supervision | None = None,
+    besides: Collection[str] = (),
+) -> Vassal:
+    """Make a vassal from a table of raw values by uWSGI's names; relative paths start from ``base``.
+
+    Also reports what one option alone cannot show: nothing to listen on, nothing to serve, a socket or a
+    mount given twice. The keys in ``besides`` are somebody else's.
+    """
+    options = _ROWS["vassal"]
+    given = read(options, table, report, base=base, scale=scale, besides=besides)
+    _check_vassal(table, given, report)
+    outer = supervision or supervision_from({}, report, scale=scale)
+    values = defaults(options, scale) | given
+    moved = {}
+    for option, field in _INTO_SUPERVISION.items():
+        del values[option]
+        if option in given:
+            moved[field] = given[option]
+    return Vassal(name=name, **values, supervision=msgspec.structs.replace(outer, **moved))
+
+
+def _check_vassal(table: Mapping[str, object], given: Mapping[str, Any], report: Report) -> None:
+    def empty(*names: str) -> bool:
+        return all(table.get(name, []) == [] for name in names)
+
+    if empty("socket", "uwsgi-socket", "http-socket"):
+        report.problem("no socket", "socket or http-socket", 'write http-socket = "127.0.0.1:8080"')
+    if empty("cgi"):
+        report.problem("nothing to serve", "cgi", 'write cgi = "/cgi-bin=cgi-bin"')
+    prefixes = [mount.prefix for mount in given.get("cgi", ()) if mount]
+    for prefix in sorted({prefix for prefix in prefixes if prefixes.count(prefix) > 1}):
+        report.at("cgi").problem(f'"{prefix or "/"}" is mounted twice', "one folder for each prefix")

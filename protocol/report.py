@@ -1,0 +1,81 @@
+"""Collect everything that is wrong in one configuration file, so that its user reads it at once."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+
+from pyemperor.protocol.errors import ConfigError, Problem
+
+Key = str | int
+#: Keys from the top of a file down to a value; an ``int`` is an index into an array.
+Path = tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The problems and warnings of one file, seen from one place in it.
+
+    ``line_of`` gives the line of a path, 0 when unknown. :meth:`at` looks at a deeper place; all views
+    of one file share their lists.
+    """
+
+    file: str
+    line_of: Callable[[Path], int]
+    path: Path = ()
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+
+    def at(self, *keys: Key) -> "Report":
+        """Look at the value under ``keys``."""
+        return replace(self, path=self.path + keys)
+
+    def problem(self, found: str, expected: str = "", remedy: str = "") -> None:
+        """Note what makes the file unusable."""
+        self.problems.append(self._here(found, expected, remedy))
+
+    def warning(self, found: str, expected: str = "", remedy: str = "") -> None:
+        """Note what the user should know, though the file can be used."""
+        self.warnings.append(self._here(found, expected, remedy))
+
+    def raise_problems(self) -> None:
+        """Raise all problems as one :class:`ConfigError`, in file order; return if there is none."""
+        if self.problems:
+            raise ConfigError(*in_file_order(self.problems))
+
+    def _here(self, found: str, expected: str, remedy: str) -> Problem:
+        key = ".".join(key for key in self.path if isinstance(key, str))
+        return Problem(self.file, self.line_of(self.path), key, found, expected, remedy)
+
+
+def in_file_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Sort by line, what has no line first; copies of a vassal have their problems only once."""
+    return tuple(sorted(dict.fromkeys(problems), key=lambda problem: problem.line))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Suggest the nearest of ``known``; "" when none is near."""
+    near = get_close_matches(word, set(known), n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else ""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Suggest the nearest of ``known``, else list them all when they are few."""
+    names = sorted(set(known))
+    return did_you_mean(word, names) or (f"known: {', '.join(names)}" if 0 < len(names) <= 12 else "")
+
+
+def show(value: object) -> str:
+    """Show a value as its user wrote it, shortened."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case dict():
+            return "a table"
+        case list() | tuple():
+            return "a list"
+        case str():
+            return f'"{value}"' if len(value) <= 60 else f'"{value[:57]}..."'
+        case int() if value.bit_length() > 128:
+            return "a number of more than 38 digits"
+        case _:
+            return str(value)

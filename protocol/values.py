@@ -1,0 +1,293 @@
+"""Kinds of values in a configuration: what TOML or INI text gives in, one typed value out.
+
+A reader takes the raw value and raises ``ValueError``, whose text tells the user what to write instead.
+Numbers may come as text (``"25"``), because a parameter or an INI file can give nothing else.
+"""
+
+import math
+import posixpath
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from pyemperor.protocol.report import did_you_mean
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_TIME = re.compile(r"(?P<sign>-?)(?:\d+(?:\.\d+)?\s*(?:ms|s|m|h|d)\s*)+")
+_TIME_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_SIZE = re.compile(r"(\d+)\s*([kmg]?)(?:i?b)?", re.IGNORECASE)
+_TCP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]*):(?P<port>\d{1,5})")
+_FLAGS = dict.fromkeys(("true", "on", "yes", "1"), True) | dict.fromkeys(("false", "off", "no", "0"), False)
+#: Linux: sizeof(sockaddr_un.sun_path) is 108, with the closing NUL.
+SUN_PATH = 107
+_LONGEST = 1e9
+_BIGGEST = 2**62
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where to listen: a unix socket (``path``; ``@name`` is abstract) or TCP (``host``; "" is any)."""
+
+    kind: Literal["unix", "tcp"]
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.path if self.kind == "unix" else f"{host}:{self.port}"
+
+    def collides(self, other: "Address") -> bool:
+        """Say whether both cannot be bound at once; port 0 is a free port and collides with nothing."""
+        if self.kind != other.kind or self.kind == "unix":
+            return self.kind == other.kind and posixpath.normpath(self.path) == posixpath.normpath(other.path)
+        anywhere = {"", "0.0.0.0", "::"}
+        same_host = self.host == other.host or self.host in anywhere or other.host in anywhere
+        return self.port == other.port != 0 and same_host
+
+
+class Mount(msgspec.Struct, frozen=True):
+    """Requests below the URL ``prefix`` ("" is all) are served from ``path``, a folder or one script."""
+
+    prefix: str
+    path: str
+
+
+class Helper(msgspec.Struct, frozen=True):
+    """Scripts whose name ends in ``ext`` are run by the program ``argv``, the script's path appended."""
+
+    ext: str
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of value: its name and ``unit`` for the docs, ``expected`` for errors, and its reader.
+
+    ``read`` takes the raw value and the folder that relative paths start from. ``scale`` is set where the
+    value holds a time, which a scenario may stretch.
+    """
+
+    name: str
+    expected: str
+    read: Callable[[object, str], Any]
+    unit: str = ""
+    scale: Callable[[Any, float], Any] | None = None
+
+
+# ---- numbers ------------------------------------------------------------------------------------------
+
+
+def seconds(value: object) -> float:
+    """Read a duration in seconds: ``25``, ``1.5``, ``"25"``, ``"250ms"``, ``"2m"``, ``"1h30m"``."""
+    if isinstance(value, str) and (match := _TIME.fullmatch(value.strip())):
+        result = sum(float(part) * _UNITS[unit] for part, unit in _TIME_PART.findall(match[0]))
+        result *= -1 if match["sign"] else 1
+    else:
+        result = number(value, 'write 25, "250ms", "25s", "2m" or "1h"')
+    if result < 0:
+        raise ValueError("a time cannot be negative")
+    if result > _LONGEST:
+        raise ValueError("at most 10^9 seconds")
+    return result
+
+
+def number(value: object, remedy: str = "write a number, such as 0.5") -> float:
+    """Read a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(remedy)
+    try:
+        result = float(value)
+    except (ValueError, OverflowError):
+        raise ValueError(remedy) from None
+    if not math.isfinite(result):
+        raise ValueError(remedy)
+    return result
+
+
+def fraction(value: object) -> float:
+    """Read a share from 0 to 1."""
+    result = number(value)
+    if not 0 <= result <= 1:
+        raise ValueError("0.5 is every second one")
+    return result
+
+
+def count(value: object) -> int:
+    """Read a whole number, 0 or more."""
+    text = value.strip() if isinstance(value, str) else value
+    if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 19:
+        return int(text)
+    if isinstance(text, bool) or not isinstance(text, int) or text < 0 or text > _BIGGEST:
+        raise ValueError("write a whole number without a unit")
+    return text
+
+
+def size(value: object) -> int:
+    """Read a number of bytes: ``65535``, ``"4k"``, ``"1M"``, ``"2G"``; a k is 1024."""
+    if isinstance(value, str) and len(value) < 19 and (match := _SIZE.fullmatch(value.strip())):
+        return int(match[1]) << 10 * " kmg".index(match[2].lower() or " ")
+    try:
+        return count(value)
+    except ValueError:
+        raise ValueError('write 65535, "64k" or "1M"') from None
+
+
+def flag(value: object) -> bool:
+    """Read a yes or no, also uWSGI's words for it."""
+    word = str(value).lower() if isinstance(value, bool | int | str) else ""
+    if word not in _FLAGS:
+        raise ValueError("write true or false")
+    return _FLAGS[word]
+
+
+def mode(value: object) -> int:
+    """Read permission bits from three octal digits; a bare switch (true, "1") is 666, as in uWSGI."""
+    if value is True or value in ("1", "true"):
+        return 0o666
+    if isinstance(value, str) and re.fullmatch("0?[0-7]{3}", value):
+        return int(value, 8)
+    raise ValueError('write the three octal digits in quotes: "660"')
+
+
+# ---- text ---------------------------------------------------------------------------------------------
+
+
+def text(value: object) -> str:
+    """Read text; a number is taken as it is written."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("write it in quotes")
+    if "\0" in str(value):
+        raise ValueError("a NUL cannot stand in it")
+    return str(value)
+
+
+def word(value: object) -> str:
+    """Read a name of letters, digits, ``.``, ``_``, ``-``: names stand in targets like ``worker:NAME/1``."""
+    if isinstance(value, str) and re.fullmatch(r"[\w.-]+", value, re.ASCII):
+        return value
+    raise ValueError("use letters, digits, '.', '_' and '-'")
+
+
+def owner(value: object) -> str:
+    """Read a user or group: its name, or its number."""
+    result = text(value)
+    if not re.fullmatch(r"[^\s:/-][^\s:/]*", result):
+        raise ValueError('write a name like "www-data", or a number')
+    return result
+
+
+def owners(value: object) -> str:
+    """Read ``user`` or ``user:group``."""
+    user, colon, group = text(value).partition(":")
+    return owner(user) + (f":{owner(group)}" if colon else "")
+
+
+def path(value: object, base: str) -> str:
+    """Read a path; a relative one starts from the folder ``base``."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("write a path in quotes")
+    return posixpath.join(base, value)
+
+
+def variable(value: object) -> tuple[str, str]:
+    """Read ``NAME=value``."""
+    name, equals, content = text(value).partition("=")
+    if not equals or not name:
+        raise ValueError('write "NAME=value"')
+    return name, content
+
+
+# ---- places and programs --------------------------------------------------------------------------------
+
+
+def address(value: object, base: str) -> Address:
+    """Read a socket address: ``host:port``, ``:port``, ``[::1]:port``, a path, or ``@abstract``."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError('write a path or "host:port" in quotes')
+    where = value.strip()
+    if match := _TCP.fullmatch(where):
+        if int(match["port"]) > 65535:
+            raise ValueError("a port is at most 65535")
+        host = match["host"].strip("[]")
+        return Address("tcp", host="" if host == "*" else host, port=int(match["port"]))
+    if where.isdigit():
+        raise ValueError(f'write ":{where}" for a port')
+    if ":" in where and "/" not in where:
+        raise ValueError('write "host:port" with the port in digits')
+    where = re.sub("^unix:(//)?", "", where)  # nginx's way to write it
+    file = where if where.startswith("@") else path(where, base)
+    if len(file.encode()) > SUN_PATH:
+        raise ValueError(f"{file} has {len(file.encode())} bytes, the system's limit is {SUN_PATH}")
+    return Address("unix", path=file)
+
+
+def mount(value: object, base: str) -> Mount:
+    """Read ``/prefix=folder``, split at the first ``=``, or ``folder`` alone for every URL."""
+    prefix, equals, folder = text(value).partition("=")
+    if not equals:
+        prefix, folder = "", prefix
+    elif not prefix.startswith("/"):
+        raise ValueError('the prefix begins with a slash: "/cgi-bin=folder"')
+    if not folder:
+        raise ValueError('write "/cgi-bin=folder"')
+    return Mount(prefix.rstrip("/"), path(folder, base))
+
+
+def helper(value: object, base: str) -> Helper:
+    """Read ``.ext=program argument ...``; quotes as in a shell, a program without a slash comes from PATH."""
+    ext, equals, command = text(value).partition("=")
+    try:
+        argv = shlex.split(command)
+    except ValueError as error:
+        raise ValueError(f"the command has {str(error).lower()}") from None
+    if not equals or not ext or not argv:
+        raise ValueError('write ".pl=/usr/bin/perl -T"')
+    program = path(argv[0], base) if "/" in argv[0] else argv[0]
+    return Helper(ext, (program, *argv[1:]))
+
+
+def table(value: object) -> dict[str, object]:
+    """Pass a table on, to be typed by its own rows."""
+    if not isinstance(value, dict):
+        raise ValueError("write { key = value, ... } or a [table]")
+    return value
+
+
+def choice(*words: str) -> Kind:
+    """Make the kind of a value that is one of ``words``."""
+
+    def read(value: object, _base: str) -> str:
+        if not isinstance(value, str) or value not in words:
+            raise ValueError(did_you_mean(value, words) if isinstance(value, str) else "write it in quotes")
+        return value
+
+    return Kind("choice", "one of " + ", ".join(f'"{word}"' for word in words), read)
+
+
+def _plain(name: str, expected: str, read: Callable[[object], Any], unit: str = "") -> Kind:
+    return Kind(name, expected, lambda value, _base: read(value), unit)
+
+
+#: A time that the machine sets, not the scenario: it never scales.
+LATENCY = _plain("time", "a time", seconds, "seconds")
+TIME = Kind("time", "a time", LATENCY.read, "seconds", scale=lambda value, factor: value * factor)
+COUNT = _plain("count", "a whole number", count)
+NUMBER = _plain("number", "a number", number)
+FRACTION = _plain("fraction", "a number from 0 to 1", fraction)
+SIZE = _plain("size", "a number of bytes", size, "bytes")
+FLAG = _plain("flag", "true or false", flag)
+MODE = _plain("mode", "permission bits", mode)
+TEXT = _plain("text", "text", text)
+WORD = _plain("name", "a name", word)
+OWNER = _plain("owner", "a user or group", owner)
+OWNERS = _plain("owner", "user or user:group", owners)
+VARIABLE = _plain("variable", "NAME=value", variable)
+TABLE = _plain("table", "a table", table)
+PATH = Kind("path", "a path", path)
+ADDRESS = Kind("address", 'a path or "host:port"', address)
+MOUNT = Kind("mount", '"/prefix=folder" or "folder"', mount)
+HELPER = Kind("helper", '".ext=command"', helper)
