@@ -20,6 +20,7 @@ import pykka
 from pykka._envelope import Envelope
 
 from pyemperor.actors.clock import Timer, Timers, monotonic
+from pyemperor.protocol.messages import Inject
 
 #: Turns readiness (an epoll event mask) into messages for the actor that watches.
 Source = Callable[[int], Iterable[object]]
@@ -92,6 +93,9 @@ class Actor(pykka.ThreadingActor):
     def _start_actor_loop(self) -> None:
         self.system.run(self)
 
+    def inject(self, fault: Inject) -> None:
+        """Carry out a scenario's fault; actors that supervise override it."""
+
     def on_receive(self, message: Any) -> Any:
         return self.handle(message, self.system.now())
 
@@ -107,14 +111,14 @@ class Actor(pykka.ThreadingActor):
             return
         try:
             reply_to.set(self._handle_receive(envelope.message))
-        except BaseException as error:  # noqa: BLE001  the caller gets it, and the actor's owner too
+        except BaseException as error:
             reply_to.set_exception()
             self._fail(error)
 
     def _guarded(self, function: Callable[..., Any], *arguments: Any) -> None:
         try:
             function(*arguments)
-        except BaseException as error:  # noqa: BLE001  SystemExit must not stop every actor of the process
+        except BaseException as error:
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:

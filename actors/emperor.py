@@ -11,7 +11,7 @@ from pyemperor.actors.journal import Journal
 from pyemperor.actors.overseer import Overseer, flags
 from pyemperor.actors.superior import FromParent, ParentLost
 from pyemperor.actors.supervision import ChildSpec, Shutdown, Supervisor
-from pyemperor.protocol.messages import Accepting, Birth, Inject, LinkMessage
+from pyemperor.protocol.messages import Accepting, Birth, Inject, Message
 from pyemperor.protocol.options import EmperorOptions, Vassal
 
 
@@ -85,7 +85,9 @@ class Emperor(Overseer):
             case Quit():
                 self._quit(message.why)
             case HostLost():
-                self.journal.event("fork-server", "exit", now, reason="nothing that runs is harmed", level="ERROR")
+                self.journal.event(
+                    "fork-server", "exit", now, reason="nothing that runs is harmed", level="ERROR"
+                )
                 self.journal.event("fork-server", "restart", now, self.host.restart(self._births))
             case HostClosed():
                 self.stop()
@@ -118,10 +120,12 @@ class Emperor(Overseer):
         spec = ChildSpec(vassal.name, start=birth, shutdown=vassal.reload_mercy)
         self.add_group(vassal.name, Supervisor(flags(vassal.supervision), [spec], random=self._chance))
 
-    def child_said(self, child: str, message: LinkMessage) -> None:
+    def child_said(self, child: str, message: Message) -> None:
         if isinstance(message, Accepting):
             actor = self._births[child].actor
-            self.journal.log("INFO", f"vassal {child} has served its first request", self._now, actor, event="loyal")
+            self.journal.log(
+                "INFO", f"vassal {child} has served its first request", self._now, actor, event="loyal"
+            )
 
     def _quit(self, why: str) -> None:
         if self._quitting and self._now - self._quit_at < _SAME:

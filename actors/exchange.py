@@ -403,7 +403,9 @@ class Exchange:
         elif self._answered and not self._closed:
             self._close()  # the client had its time to send the rest of the body
         elif process is None:
-            raise RequestError("the request did not arrive in time", status=408, remedy="see `socket-timeout`")
+            raise RequestError(
+                "the request did not arrive in time", status=408, remedy="see `socket-timeout`"
+            )
         elif process.ending is not None:
             self._close_stdout()
             self._finish(now)

@@ -204,7 +204,8 @@ class ForkServer:
         birth = request.birth
         allowed = office.vassal
         if (birth.kind == "worker") != (allowed is not None) or (
-            allowed is not None and (birth.vassal.name, birth.vassal.uid, birth.vassal.gid)
+            allowed is not None
+            and (birth.vassal.name, birth.vassal.uid, birth.vassal.gid)
             != (allowed.vassal.name, allowed.vassal.uid, allowed.vassal.gid)
         ):
             reason = f"this office does not fork {birth.actor} under that identity"

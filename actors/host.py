@@ -64,6 +64,8 @@ class _Process:
     link: Pipe
     pid: int = 0
     pidfd: int = -1
+    #: Another fork server forked it: the present one knows nothing of it.
+    inherited: bool = False
 
 
 @dataclass(slots=True)
@@ -139,9 +141,9 @@ class ForkHost:
 
     def _answer(self, answer: Message, fds: list[int]) -> list[object]:
         if isinstance(answer, Forked):
-            process = self._processes[answer.id]
-            process.pid, process.pidfd = answer.pid, fds[0]
-            return [Born(process.key, answer.pid)]
+            born = self._processes[answer.id]
+            born.pid, born.pidfd = answer.pid, fds[0]
+            return [Born(born.key, answer.pid)]
         if isinstance(answer, ForkFailed):
             return [self._drop(answer.id, answer.errno, answer.reason)]
         if isinstance(answer, Exited) and (process := self._processes.get(answer.id)):
@@ -158,6 +160,7 @@ class ForkHost:
         messages: list[object] = [HostClosed() if self.closing else HostLost()]
         messages += [self._drop(number, 0, "the fork server died") for number in unborn]
         for process in self._processes.values():
+            process.inherited = True
             self.inbox.watch(process.pidfd, select.EPOLLIN, self._gone_unseen(process))
         return messages
 
@@ -200,11 +203,14 @@ class ForkHost:
 
     def kill(self, key: Key, *, family: bool) -> None:
         """SIGKILL; with ``family`` also the workers of a master, which the fork server knows."""
-        if process := self._process(key):
-            try:
-                self._office().send(encode(Kill(self._of[key], family)))
-            except OSError:
-                self.signal(key, signal.SIGKILL)
+        if (process := self._process(key)) is None:
+            return
+        try:
+            if process.inherited:
+                raise ConnectionResetError("its fork server is gone")
+            self._office().send(encode(Kill(self._of[key], family)))
+        except OSError:
+            self.signal(key, signal.SIGKILL)
 
     def evidence(self, key: Key) -> Evidence:
         """What the machine knows of the child now."""

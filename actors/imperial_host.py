@@ -62,7 +62,8 @@ class ImperialForkHost(ForkHost):
             if pid not in known:
                 os.waitpid(pid, os.WNOHANG)
 
-    def ended(self) -> int:
-        """The fork server's exit code, when it has ended."""
-        assert self._server is not None
-        return self._server.wait()
+    def _lost(self) -> list[object]:
+        messages = ForkHost._lost(self)  # no super() in a class with slots=True: dataclass makes another class
+        if self.closing and self._server is not None:
+            self._server.wait()  # closing the office was its last act
+        return messages

@@ -26,10 +26,14 @@ class Journal:
     def state(self, actor: str, state: State, at: float, pid: int = 0, reason: str = "") -> None:
         """The process at address ``actor`` reached ``state``."""
         text = f"{actor} is {state}" + (f": {reason}" if reason else "")
-        self.log(_LEVELS.get(state, "INFO"), text, at, actor, event="state", state=state, pid=pid, reason=reason)
+        self.log(
+            _LEVELS.get(state, "INFO"), text, at, actor, event="state", state=state, pid=pid, reason=reason
+        )
         self.trace(Trace(at, actor, "state", state, pid, reason))
 
-    def event(self, actor: str, event: str, at: float, pid: int = 0, reason: str = "", *, level: str = "INFO") -> None:
+    def event(
+        self, actor: str, event: str, at: float, pid: int = 0, reason: str = "", *, level: str = "INFO"
+    ) -> None:
         """``event`` is one of ``protocol.messages.EVENTS``."""
         text = f"{actor} {event}" + (f": {reason}" if reason else "")
         self.log(level, text, at, actor, event=event, pid=pid, reason=reason)

@@ -197,7 +197,18 @@ class Terms:
 class Life:
     """One incarnation. :meth:`handle` is the only way in; after :class:`Down` it answers nothing."""
 
-    __slots__ = ("_asked", "_convicted", "_early", "_killed", "_number", "_refusal", "_resume", "_terms", "pid", "state")
+    __slots__ = (
+        "_asked",
+        "_convicted",
+        "_early",
+        "_killed",
+        "_number",
+        "_refusal",
+        "_resume",
+        "_terms",
+        "pid",
+        "state",
+    )
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
@@ -241,7 +252,10 @@ class Life:
                 # It knows as well, finishes what it accepted within its mercy, and exits.
                 if self.state in (State.STOPPING, State.KILLING, State.CONVICTED):
                     return []
-                return [*self._enter(State.STOPPING, event.reason), self._wake(self._terms.mercy + MARGIN, "mercy")]
+                return [
+                    *self._enter(State.STOPPING, event.reason),
+                    self._wake(self._terms.mercy + MARGIN, "mercy"),
+                ]
             case Suspected():
                 return self._suspect()
             case Cleared():
@@ -250,8 +264,8 @@ class Life:
                 if not self.up:
                     return []
                 self._convicted = event.sentence
-                dump = [Dump(), self._wake(_DUMP, "dump")]
-                return [*self._enter(State.CONVICTED, event.sentence), *dump]
+                convicted = self._enter(State.CONVICTED, event.sentence)
+                return [*convicted, Dump(), self._wake(_DUMP, "dump")]
             case Due():
                 return self._due(event)
             case Died():
@@ -308,7 +322,9 @@ class Life:
             case "dump", State.CONVICTED:
                 return self._kill("it is hung")
             case "unkillable", State.KILLING:
-                return self._gone("stall", f"SIGKILL did not end it within {UNKILLABLE:g} s: it hangs in the kernel")
+                return self._gone(
+                    "stall", f"SIGKILL did not end it within {UNKILLABLE:g} s: it hangs in the kernel"
+                )
         return []
 
     def _kill(self, why: str) -> list[Command]:

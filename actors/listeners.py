@@ -73,7 +73,10 @@ def _bind(address: Address, vassal: Vassal) -> _Bound:
     backlog = min(vassal.listen, _somaxconn())
     if backlog < vassal.listen:
         logger.warning(
-            "vassal {}: listen = {} is cut to {}, the kernel's net.core.somaxconn", vassal.name, vassal.listen, backlog
+            "vassal {}: listen = {} is cut to {}, the kernel's net.core.somaxconn",
+            vassal.name,
+            vassal.listen,
+            backlog,
         )
     if address.kind == "tcp":
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
@@ -110,7 +113,11 @@ def _bind_unix(sock: socket.socket, path: str, vassal: Vassal) -> tuple[int, int
         os.umask(before)
     if vassal.chown_socket:
         user, _, group = vassal.chown_socket.partition(":")
-        os.chown(path, _id(user, lambda name: pwd.getpwnam(name).pw_uid), _id(group, lambda name: grp.getgrnam(name).gr_gid))
+        os.chown(
+            path,
+            _id(user, lambda name: pwd.getpwnam(name).pw_uid),
+            _id(group, lambda name: grp.getgrnam(name).gr_gid),
+        )
     os.chmod(path, vassal.chmod_socket)
     found = os.lstat(path)
     return found.st_dev, found.st_ino

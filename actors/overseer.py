@@ -24,7 +24,6 @@ from pyemperor.protocol.messages import (
     Beat,
     Birth,
     Inject,
-    LinkMessage,
     Message,
     Probe,
     State,
@@ -123,7 +122,7 @@ class Overseer(Actor):
     def child_up(self, child: str) -> None:
         """A child can do its work."""
 
-    def child_said(self, child: str, message: LinkMessage) -> None:
+    def child_said(self, child: str, message: Message) -> None:
         """A child said something that is not about its own life."""
 
     def child_down(self, child: str) -> None:
@@ -199,8 +198,8 @@ class Overseer(Actor):
 
     def _late(self, key: Key, message: Message, *, inward: bool) -> None:
         child = self._children.get(key.name)
-        ends = (self.journal.actor, child.birth.actor if child else "")
-        late = self._faults.delay(*(reversed(ends) if inward else ends), message)
+        ours, theirs = self.journal.actor, child.birth.actor if child else ""
+        late = self._faults.delay(*((theirs, ours) if inward else (ours, theirs)), message)
         if late is not None:
             self.after(late, _Delayed(key, message, inward))
 
@@ -247,11 +246,11 @@ class Overseer(Actor):
                 self.host.forget(key)
                 self.child_down(key.name)
                 self.journal.event(actor, "exit", now, child.life.pid, detail)
-                reason = supervision.ExitReason(supervision.ExitKind(kind), detail)
+                why = supervision.ExitReason(supervision.ExitKind(kind), detail)
                 if started:
-                    self.supervise(child.group, supervision.Exited(key.name, key.generation, reason))
+                    self.supervise(child.group, supervision.Exited(key.name, key.generation, why))
                 else:
-                    self.supervise(child.group, supervision.StartFailed(key.name, key.generation, reason))
+                    self.supervise(child.group, supervision.StartFailed(key.name, key.generation, why))
 
     # ---- supervision --------------------------------------------------------------------------------------
 
@@ -315,7 +314,7 @@ class Overseer(Actor):
                 self._consult(self._judge.handle(detector.Seen(peer, evidence), now))
             case detector.Continue():
                 self.host.signal(child.key, signal.SIGCONT)
-            case detector.Extended(why=why, until=until):
+            case detector.Extended(why=why):
                 self.journal.event(actor, "starved" if why == "starved" else "credit", now, pid, why)
             case detector.Convict():
                 role = "vassal" if child.birth.kind == "master" else "worker"

@@ -89,7 +89,7 @@ class Pipe:
 
     def _flush(self) -> None:
         while self._waiting:
-            message, frame, fds = self._waiting[0]
+            _, frame, fds = self._waiting[0]
             sent = self._write(frame, fds)
             if sent == 0:
                 return

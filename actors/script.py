@@ -17,7 +17,7 @@ _DEFAULTED = (signal.SIGPIPE, signal.SIGXFSZ)
 class Script:
     """What a handler decides: the program, its arguments, its environment and its directory.
 
-    ``path`` is executed; ``name`` is what people call it (the URL's ``SCRIPT_NAME``). ``timeout`` is the time in seconds
+    ``path`` is executed; ``name`` is what people call it (the URL's ``SCRIPT_NAME``). ``timeout`` is the seconds
     for which neither side may be silent (uWSGI's ``cgi-timeout``).
     """
 
@@ -89,18 +89,26 @@ def _cannot_run(script: Script, error: OSError) -> RequestError:
     match error.errno:
         case errno.EACCES | errno.EPERM:
             return RequestError(
-                f"{script.name} may not be executed", status=403, remedy=f"chmod +x {file}, and check its #! line"
+                f"{script.name} may not be executed",
+                status=403,
+                remedy=f"chmod +x {file}, and check its #! line",
             )
         case errno.ENOENT | errno.ENOTDIR:
             return RequestError(
-                f"{script.name} cannot be started", status=500, remedy=f"the interpreter in the #! line of {file} is missing"
+                f"{script.name} cannot be started",
+                status=500,
+                remedy=f"the interpreter in the #! line of {file} is missing",
             )
         case errno.ENOEXEC:
             return RequestError(
-                f"{script.name} is not a program", status=500, remedy=f"give {file} a #! line such as #!/bin/sh"
+                f"{script.name} is not a program",
+                status=500,
+                remedy=f"give {file} a #! line such as #!/bin/sh",
             )
         case errno.EAGAIN | errno.ENOMEM | errno.EMFILE | errno.ENFILE:
             return RequestError(
-                f"{script.name} cannot be started now", status=503, remedy=f"{error.strerror}: raise the limit"
+                f"{script.name} cannot be started now",
+                status=503,
+                remedy=f"{error.strerror}: raise the limit",
             )
     return RequestError(f"{script.name} cannot be started", status=500, remedy=f"{file}: {error.strerror}")

@@ -16,7 +16,7 @@ from pyemperor.actors.lifecycle import MARGIN
 from pyemperor.actors.overseer import Overseer, flags
 from pyemperor.actors.superior import FromParent, Superior, Upward
 from pyemperor.actors.supervision import ChildSpec, Shutdown, Supervisor
-from pyemperor.protocol.messages import Accepting, Beat, Birth, Core, LinkMessage, NotReady, Office, Ready
+from pyemperor.protocol.messages import Accepting, Beat, Birth, Core, Message, NotReady, Office, Ready
 
 _WORKERS = "workers"
 #: sysexits.h: the workers died faster than the budget allows; the Emperor decides.
@@ -88,7 +88,7 @@ class VassalMaster(Overseer):
             self._superior.link.send(Ready())
             self._superior.start(self._now)
 
-    def child_said(self, child: str, message: LinkMessage) -> None:
+    def child_said(self, child: str, message: Message) -> None:
         if isinstance(message, Beat):
             self._beats[child] = message
         elif isinstance(message, Accepting) and not self._loyal:

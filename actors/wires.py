@@ -156,7 +156,7 @@ def _normalised(path: bytes) -> bytes:
     if b"//" not in path and b"/." not in path:
         return path
     kept: list[bytes] = []
-    segments = [segment for segment in path.split(b"/")[1:]]
+    segments = path.split(b"/")[1:]
     for segment in segments:
         if segment == b"..":
             del kept[-1:]

@@ -16,6 +16,7 @@ from pyemperor.actors.journal import Journal
 from pyemperor.actors.overseer import flags
 from pyemperor.actors.superior import Superior, Upward
 from pyemperor.actors.supervision import (
+    SHUTDOWN,
     Boot,
     ChildSpec,
     Command,
@@ -137,8 +138,14 @@ class Worker(Actor):
                 self.actor_ref.tell(_FirstRequest())
             self._log_request(index, outcome, now)
             if self.journal.up is not None:
-                path = "" if outcome.request is None else outcome.request.variables.get(b"REQUEST_URI", b"").decode("latin-1")
-                self.journal.trace(Trace(now, self.journal.actor, "request", str(outcome.status), outcome.pid, path))
+                path = (
+                    ""
+                    if outcome.request is None
+                    else outcome.request.variables.get(b"REQUEST_URI", b"").decode("latin-1")
+                )
+                self.journal.trace(
+                    Trace(now, self.journal.actor, "request", str(outcome.status), outcome.pid, path)
+                )
 
         return CgiRunner.start(
             self.system,
@@ -154,7 +161,7 @@ class Worker(Actor):
         if down.error is not None:
             self.journal.log("ERROR", f"runner {name} failed and is replaced: {down.error!r}", now)
             self._cores[int(name)].busy_since = 0.0
-        reason = ExitReason.of(down.error) if down.error else ExitReason("shutdown")
+        reason = ExitReason.of(down.error) if down.error else SHUTDOWN
         self._supervise(Exited(name, generation, reason), now)
 
     def _tell_all(self, message: object) -> None:
@@ -165,7 +172,12 @@ class Worker(Actor):
 
     def _beat(self, seq: int, now: float) -> Beat:
         cores = tuple(
-            Core(core.busy_since > 0, max(0.0, now - core.busy_since) if core.busy_since else 0.0, core.requests, core.pid)
+            Core(
+                core.busy_since > 0,
+                max(0.0, now - core.busy_since) if core.busy_since else 0.0,
+                core.requests,
+                core.pid,
+            )
             for core in self._cores
         )
         return Beat(seq, now, 0, sum(core.requests for core in cores), cores)

@@ -77,7 +77,9 @@ def configuration(vassals: Iterable[Vassal], listen: str) -> str:
 def upstream(vassal: Vassal) -> str:
     """What ``uwsgi_pass`` says for the first socket of ``vassal``."""
     address = vassal.socket[0]
-    return f"unix:{address.path}" if address.kind == "unix" else f"{address.host or '127.0.0.1'}:{address.port}"
+    return (
+        f"unix:{address.path}" if address.kind == "unix" else f"{address.host or '127.0.0.1'}:{address.port}"
+    )
 
 
 class Nginx:
@@ -87,7 +89,9 @@ class Nginx:
         """Start it; raises ConfigError when it is not installed or does not like what it is to do."""
         program = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
         if program is None:
-            problem = Problem("front", 0, "kind", "nginx is not installed", remedy="apt-get install nginx-light")
+            problem = Problem(
+                "front", 0, "kind", "nginx is not installed", remedy="apt-get install nginx-light"
+            )
             raise ConfigError(problem)
         self._folder = tempfile.TemporaryDirectory(prefix="pyemperor-nginx-")
         file = Path(self._folder.name, "nginx.conf")

@@ -79,7 +79,7 @@ class Census:
                 # Its workers end on their own, and nobody is left to report it.
                 family = trace.actor.replace("master:", "worker:") + "/"
                 self._pids = {actor: pid for actor, pid in self._pids.items() if not actor.startswith(family)}
-        elif trace.pid and trace.event in ("state", "start"):
+        elif trace.pid and trace.event in ("state", "start", "restart"):
             self._pids[trace.actor] = trace.pid
 
     def find(self, target: Target) -> tuple[tuple[str, int], ...]:
@@ -132,7 +132,7 @@ class Havoc:
             if fault.on is not None and fault.id not in self._triggered and fault.on.matches(trace):
                 self._triggered.add(fault.id)
                 commands += self.strike(Strike(fault.id), now)
-        if trace.event in ("state", "start") and self._waiting:
+        if trace.event in ("state", "start", "restart") and self._waiting:
             waiting, self._waiting = self._waiting, []
             for strike in waiting:
                 commands += self.strike(strike, now)

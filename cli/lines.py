@@ -4,6 +4,7 @@ A style turns an :class:`Entry` or a :class:`Served` into text. What comes from 
 in them as it came; every style makes it harmless: one line stays one line, and no terminal obeys it.
 """
 
+import os
 import re
 import traceback
 from datetime import datetime
@@ -177,6 +178,19 @@ def _iso(second: int) -> tuple[str, str]:
 
 
 # ---- what styles share ----------------------------------------------------------------------------------
+
+#: SGR parameters (ECMA-48 §8.3.117), of the sixteen colours that every theme keeps readable.
+BOLD, DIM, RED, GREEN, YELLOW, MAGENTA, CYAN = "1", "2", "31", "32", "33", "35", "36"
+
+
+def paint(text: str, colour: str) -> str:
+    """``text`` in ``colour`` on a terminal."""
+    return f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def colourful(fd: int) -> bool:
+    """Whether colours are welcome at ``fd`` (no-color.org)."""
+    return os.isatty(fd) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def printable(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from loguru import logger
 
 from pyemperor.actors.exchange import Outcome
-from pyemperor.cli.lines import Entry, Json, Served, Style
+from pyemperor.cli.lines import Entry, Json, Served, Style, colourful
 from pyemperor.cli.pretty_lines import Pretty
 from pyemperor.cli.stderr import Stderr
 from pyemperor.cli.uwsgi_lines import Uwsgi
@@ -83,8 +83,7 @@ def _style(name: str, level: str, birth: Birth | None) -> Style:
         case "uwsgi":
             return Uwsgi(birth)
         case "pretty":
-            colour = os.isatty(2) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-            return Pretty(colour=colour, debug=logger.level(level).no < _INFO)
+            return Pretty(colour=colourful(2), debug=logger.level(level).no < _INFO)
     raise ValueError(f"no log style {name!r}: it is pretty, uwsgi or json")
 
 

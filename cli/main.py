@@ -15,7 +15,8 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=_HELP, pretty
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="A scenario file, such as scenarios/cgi.toml.")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Give a parameter of the file another value.")
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Give a parameter of the file another value."),
 ]
 
 
@@ -27,7 +28,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _pyemperor(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -37,8 +40,12 @@ def run(
     file: File,
     set_: Set = None,
     simulate: Annotated[bool, typer.Option("--simulate", help="Play it in simulated time.")] = False,
-    seed: Annotated[int | None, typer.Option("--seed", help="Start of all randomness in simulated time.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a line; the last one is the verdict.")] = False,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Start of all randomness in simulated time.")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line; the last one is the verdict.")
+    ] = False,
 ) -> None:
     """Serve the vassals of FILE until Ctrl-C or SIGTERM; a file with a timeline ends by itself, with a verdict.
 

@@ -4,14 +4,28 @@ import time
 from functools import lru_cache
 from zlib import crc32
 
-from pyemperor.cli.lines import Before, Entry, History, Served, duration, printable, size
+from pyemperor.cli.lines import (
+    BOLD,
+    CYAN,
+    DIM,
+    GREEN,
+    RED,
+    YELLOW,
+    Before,
+    Entry,
+    History,
+    Served,
+    duration,
+    paint,
+    printable,
+    size,
+)
 from pyemperor.protocol.messages import State
 
 _LEVELS = {"WARNING": "WARN"}
-#: SGR parameters (ECMA-48 §8.3.117), from the sixteen colours that every theme keeps readable.
-_DIM, _RED, _YELLOW, _GREEN, _CYAN = "2", "31", "33", "32", "36"
-_LEVEL_COLOURS = {"WARN": f"1;{_YELLOW}", "ERROR": f"1;{_RED}", "CRITICAL": f"1;{_RED}"}
-_STATUS_COLOURS = {2: _GREEN, 3: _CYAN, 4: _YELLOW, 5: _RED}
+_LEVEL_COLOURS = {"WARN": f"{BOLD};{YELLOW}", "ERROR": f"{BOLD};{RED}", "CRITICAL": f"{BOLD};{RED}"}
+_STATUS_COLOURS = {2: GREEN, 3: CYAN, 4: YELLOW, 5: RED}
+#: Cyan, blue, magenta, green, and their bright ones.
 _ACTOR_COLOURS = ("36", "34", "35", "32", "96", "94", "95", "92")
 #: Events that another line says better.
 _SAID_ELSEWHERE = frozenset({"start", "restart", "beat", "kill", "probe.sent"})
@@ -37,9 +51,9 @@ class Pretty:
             return ""
         text = printable(text.expandtabs())
         if level in ("ERROR", "CRITICAL"):
-            text = self._paint(text, _RED)
+            text = self._paint(text, RED)
         elif level == "DEBUG":
-            text = self._paint(text, _DIM)
+            text = self._paint(text, DIM)
         line = self._line(level, entry.actor, wall, text)
         if entry.traceback:
             line += "".join(f"    {printable(row)}\n" for row in entry.traceback.splitlines())
@@ -52,8 +66,8 @@ class Pretty:
         if not served.method and problem:  # there was no request to speak of
             return self._line(served.level, served.actor, wall, problem)
         uri = served.uri if len(served.uri) <= _URI else f"{served.uri[:_URI]}..."
-        status = self._paint(str(served.status), _STATUS_COLOURS.get(served.status // 100, _RED))
-        figures = self._paint(f"{size(served.rsize)} {duration(served.msecs)}", _DIM)
+        status = self._paint(str(served.status), _STATUS_COLOURS.get(served.status // 100, RED))
+        figures = self._paint(f"{size(served.rsize)} {duration(served.msecs)}", DIM)
         text = f"{printable(served.method)} {printable(uri)} {status} {figures}"
         return self._line(served.level, served.actor, wall, f"{text}: {problem}" if problem else text)
 
@@ -65,13 +79,13 @@ class Pretty:
             padding = " " * (_WIDTH - len(name))
             name = self._paint(name, _actor_colour(name)) + padding
             return (
-                f"{self._paint(stamp, _DIM)} {self._paint(f'{level:<5}', _LEVEL_COLOURS.get(level, _DIM))} "
+                f"{self._paint(stamp, DIM)} {self._paint(f'{level:<5}', _LEVEL_COLOURS.get(level, DIM))} "
                 f"{name} {text}\n"
             )
         return f"{stamp} {level:<5} {name:<{_WIDTH}} {text}\n"
 
     def _paint(self, text: str, colour: str) -> str:
-        return f"\x1b[{colour}m{text}\x1b[0m" if self._colour else text
+        return paint(text, colour) if self._colour else text
 
 
 @lru_cache(maxsize=4)

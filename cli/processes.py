@@ -27,9 +27,8 @@ from pyemperor.actors.vassal_master import VassalMaster
 from pyemperor.actors.wires import HttpWire, UwsgiWire
 from pyemperor.actors.worker import Worker
 from pyemperor.cli.handlers import handlers_of
-from pyemperor.cli.logs import log_to_stderr, log_request
+from pyemperor.cli.logs import log_request, log_to_stderr
 from pyemperor.protocol.messages import Birth
-from pyemperor.protocol.options import Vassal
 
 
 def watch_signals(inbox: Inbox, message: Callable[[int], object], *numbers: int) -> None:
@@ -88,7 +87,13 @@ def live_as_worker(
         log_request(birth, core, outcome, now)
 
     worker = Worker(
-        Threads(), Journal(birth.actor), birth, _upward(link), runners_listeners, own_working_directory, served
+        Threads(),
+        Journal(birth.actor),
+        birth,
+        _upward(link),
+        runners_listeners,
+        own_working_directory,
+        served,
     )
     return _run(worker)
 

@@ -28,7 +28,6 @@ from pyemperor.cli.scenarios import read_scenario
 from pyemperor.protocol.errors import ConfigError
 from pyemperor.protocol.scenario import Scenario
 
-
 #: sysexits.h: a defect of ours ended the Emperor; the masters finish what they accepted, and end.
 _EX_SOFTWARE = 70
 

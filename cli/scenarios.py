@@ -15,6 +15,12 @@ def read_scenario(file: str, parameters: Mapping[str, str]) -> Scenario:
     except UnicodeDecodeError as error:
         raise ConfigError(Problem(file, 0, "", f"this is not UTF-8 text ({error})")) from None
     except OSError as error:
-        problem = Problem(file, 0, "", f"cannot be read: {error.strerror}", remedy="name a scenario file, such as scenarios/cgi.toml")
+        problem = Problem(
+            file,
+            0,
+            "",
+            f"cannot be read: {error.strerror}",
+            remedy="name a scenario file, such as scenarios/cgi.toml",
+        )
         raise ConfigError(problem) from None
     return load_scenario(text, file=file, base=os.path.dirname(os.path.abspath(file)), parameters=parameters)

@@ -1,4 +1,4 @@
-"""The log in uWSGI's very words, for the tools and eyes that know them (2.0: core/{emperor,master,logging}.c).
+"""The log in uWSGI's very words, for the tools and eyes that know them (2.0: core/emperor.c, master.c).
 
 What happens here and not in uWSGI (a probe, a back-off, a remedy) is said in plain lines of its manner.
 """

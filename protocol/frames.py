@@ -27,7 +27,9 @@ def encode(message: msgspec.Struct) -> bytes:
     """The frame that carries ``message``; raises :class:`LinkError` when it is larger than a frame may be."""
     body = cast(bytes, msgpack.packb(msgspec.to_builtins(message), use_bin_type=True))
     if len(body) > MAX_FRAME:
-        raise LinkError(f"a {type(message).__name__} of {len(body)} bytes is larger than a frame ({MAX_FRAME})")
+        raise LinkError(
+            f"a {type(message).__name__} of {len(body)} bytes is larger than a frame ({MAX_FRAME})"
+        )
     return _HEADER.pack(MAGIC, VERSION, len(body)) + body
 
 

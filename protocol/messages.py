@@ -159,7 +159,6 @@ class Inject(Message, frozen=True, tag="inject"):
     match: str = ""
 
 
-
 # ---- to and from the fork server ------------------------------------------------------------------------
 
 

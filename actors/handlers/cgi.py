@@ -39,7 +39,9 @@ class _Cgi:
         mount = match_mount(path, self._mounts)
         if mount is None:
             known = ", ".join(m.decode() or "/" for m in self._mounts)
-            raise RequestError("no script here", status=404, remedy=f"the vassal's `cgi` option mounts {known}")
+            raise RequestError(
+                "no script here", status=404, remedy=f"the vassal's `cgi` option mounts {known}"
+            )
         root = self._mounts[mount]
         file, script_name, path_info = self._find(root, mount, path[len(mount) :])
         self._check_extension(file)

@@ -1,7 +1,8 @@
 """Simulated time: the same actors on a virtual clock, with simulated processes, links, sockets and scripts.
 
 ``machine`` (the clock and the loop), ``processes`` and their inboxes, ``links``, ``fork_server``, ``host``,
-``sockets`` (and requests), ``world`` (a scenario's whole installation). Seeded and deterministic; hours take seconds.
+``sockets`` (and requests), ``world`` (a scenario's whole installation). Seeded and deterministic;
+an hour takes milliseconds.
 """
 
 from pyemperor.actors.simulation.machine import Simulation

@@ -21,6 +21,8 @@ class _Process:
     key: Key
     link: End
     born: SimulatedProcess | None = None
+    #: Another fork server forked it.
+    inherited: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -88,7 +90,8 @@ class SimulatedHost:
         for number, process in list(self._processes.items()):
             if process.born is None:
                 self._drop(number, 0, "the fork server died")
-            else:
+            elif not process.inherited:
+                process.inherited = True
                 self._watch(process, process.born)
         return HostClosed() if self.closing else HostLost()
 
@@ -116,9 +119,12 @@ class SimulatedHost:
             process.born.signal(number)
 
     def kill(self, key: Key, *, family: bool) -> None:
-        if self.office is None:
+        process = self._process(key)
+        if process is None:
+            return
+        if process.inherited or self.office is None:
             self.signal(key, SIGKILL)
-        elif key in self._of:
+        else:
             self.office.send(Kill(self._of[key], family))
 
     def evidence(self, key: Key) -> Evidence:

@@ -29,8 +29,8 @@ def pair(simulation: Simulation) -> "tuple[End, End]":
 class End:
     """One end of a link. :meth:`attach` says who reads it.
 
-    Until then, and while the reader does not look, it waits. What a peer leaves unread beyond the bound waits at the
-    sender, under the rules of ``actors/pipe``.
+    Until then, and while the reader does not look, it waits. What a peer leaves unread beyond the bound
+    waits at the sender, under the rules of ``actors/pipe``.
     """
 
     __slots__ = (

@@ -17,17 +17,24 @@ from pyemperor.actors.supervision.messages import (
     Due,
     Launch,
     Phase,
+    Refused,
     Reply,
     Report,
     ReportKind,
     Request,
+    RestartChild,
     Result,
+    StartChild,
     Terminate,
     Waiting,
     Wake,
+    Why,
 )
 from pyemperor.actors.supervision.restart import Budget, ExitReason
 from pyemperor.actors.supervision.spec import ChildSpec, Flags, Strategy
+
+#: The requests that wait for a child to be up.
+STARTS = (StartChild, RestartChild)
 
 
 class Fate(Enum):
@@ -65,12 +72,6 @@ class Child:
     until: float = math.inf
     due: Due | None = None
 
-    def absolve(self) -> None:
-        """Forget its failures."""
-        self.wait = self.environment_wait = 0.0
-        self.budget.stamps.clear()
-        self.cursed = False
-
 
 class Children:
     """All children of a supervisor, left to right."""
@@ -102,6 +103,10 @@ class Children:
     def forget(self, child: Child) -> None:
         """Drop a child that is not running."""
         del self._all[child.spec.id]
+
+    def drops(self, child: Child) -> bool:
+        """Whether its spec goes when it is stopped for good."""
+        return child.spec.temporary or self._flags.simple
 
     def depending_on(self, child: Child) -> list[Child]:
         """Return those that are restarted together with ``child``."""
@@ -159,9 +164,18 @@ class Children:
             child.phase = Phase.DUE
 
     def rest(self, child: Child) -> None:
-        """Take a child that is not running out of all plans."""
+        """Take a child that is not running out of all plans; who waits for its start is told."""
         self._cancel(child)
         child.phase = Phase.DOWN
+        self.answer(child, STARTS, Refused(Why.TERMINATED, child.spec.id))
+
+    def absolve(self, child: Child) -> None:
+        """Forget its failures; if it waits or is in exile, it starts as soon as its turn comes."""
+        child.wait = child.environment_wait = 0.0
+        child.budget.stamps.clear()
+        child.cursed = False
+        if child.phase.waiting or child.phase is Phase.EXILED:
+            self.start(child)
 
     def stop(self, child: Child) -> None:
         """Ask a running child to stop, once."""
@@ -237,11 +251,16 @@ class Children:
         """Add a report about a child."""
         self._commands.append(Report(kind, child.spec.id, reason))
 
+    def reply(self, request: Request, result: Result) -> None:
+        """Add the answer to a request."""
+        self._commands.append(Reply(request, result))
+
     def answer(self, child: Child, kinds: tuple[type[Request], ...], result: Result) -> None:
         """Answer the callers of these kinds that wait for the child."""
         answered = [caller for caller in child.callers if isinstance(caller, kinds)]
         child.callers = [caller for caller in child.callers if not isinstance(caller, kinds)]
-        self._commands.extend(Reply(caller, result) for caller in answered)
+        for caller in answered:
+            self.reply(caller, result)
 
     def take_commands(self) -> list[Command]:
         """Hand over the commands of one event."""

@@ -2,28 +2,23 @@
 
 from collections.abc import Callable, Iterable
 
-from pyemperor.actors.supervision.children import Child, Children, Fate
+from pyemperor.actors.supervision.administration import Administration
+from pyemperor.actors.supervision.children import STARTS, Child, Children, Fate
 from pyemperor.actors.supervision.messages import (
-    Absolve,
     Boot,
-    ChangeSpec,
     ChildInfo,
     Command,
     Counts,
-    DeleteChild,
     Due,
     Event,
     Exited,
     Gone,
     Ignored,
-    OfChild,
     Ok,
     Phase,
     Refused,
-    Reply,
     ReportKind,
     Request,
-    RestartChild,
     Result,
     Shutdown,
     StartChild,
@@ -41,8 +36,6 @@ from pyemperor.actors.supervision.restart import (
     ExitReason,
 )
 from pyemperor.actors.supervision.spec import ChildSpec, Flags, Restart
-
-_STARTS = (StartChild, RestartChild)
 
 
 class Supervisor:
@@ -66,9 +59,9 @@ class Supervisor:
         if flags.simple and len(specs) != 1:
             raise ValueError(f"simple_one_for_one needs exactly one child spec, not {len(specs)}")
         self.flags = flags
-        self._template = specs[0] if flags.simple else None
-        self._instances = 0
         self._children = Children(flags, () if flags.simple else specs)
+        template = specs[0] if flags.simple else None
+        self._administration = Administration(flags, self._children, template)
         self._random = random
         #: What all children share, under ``escalate``.
         self._budget = Budget(flags.intensity, flags.period)
@@ -146,7 +139,7 @@ class Supervisor:
         child.initial = False
         child.environment_wait = 0.0
         self._children.report(ReportKind.PROGRESS, child)
-        self._children.answer(child, _STARTS, Ok(child.spec.id, child.handle))
+        self._children.answer(child, STARTS, Ok(child.spec.id, child.handle))
 
     def _down(self, child: Child, reason: ExitReason, now: float, *, ignored: bool = False) -> None:
         """The incarnation is over."""
@@ -163,15 +156,15 @@ class Supervisor:
 
     def _ignored(self, child: Child) -> None:
         child.initial = False
-        self._children.answer(child, _STARTS, Ok(child.spec.id))
-        if self._dropped(child):
+        self._children.answer(child, STARTS, Ok(child.spec.id))
+        if self._children.drops(child):
             self._children.forget(child)
 
     def _start_failed(self, child: Child, reason: ExitReason, now: float) -> None:
         """A start that somebody asked for is his affair when it fails; any other is tried again."""
         self._children.report(ReportKind.START_ERROR, child, reason)
-        asked = [type(caller) for caller in child.callers if isinstance(caller, _STARTS)]
-        self._children.answer(child, _STARTS, Refused(Why.FAILED, child.spec.id, reason=reason))
+        asked = [type(caller) for caller in child.callers if isinstance(caller, STARTS)]
+        self._children.answer(child, STARTS, Refused(Why.FAILED, child.spec.id, reason=reason))
         curse = self.flags.on_exceed == "curse"
         if child.initial and not curse and reason.kind is not ExitKind.ENV:
             self._boot_failure = Refused(Why.FAILED, child.spec.id, reason=reason)
@@ -209,7 +202,7 @@ class Supervisor:
         if fate is Fate.RESTART:
             self._children.start(child)
             return
-        self._rest(child)
+        self._children.rest(child)
         if fate is Fate.FORGET:
             self._children.forget(child)
 
@@ -257,9 +250,9 @@ class Supervisor:
     def _restart_with(self, sibling: Child) -> None:
         """Have a child go down and come back with another; as in OTP, one that was down comes back too."""
         if sibling.phase.live:
-            sibling.fate = Fate.FORGET if self._dropped(sibling) else Fate.RESTART
+            sibling.fate = Fate.FORGET if self._children.drops(sibling) else Fate.RESTART
         elif sibling.spec.temporary:
-            self._rest(sibling)
+            self._children.rest(sibling)
             self._children.forget(sibling)
         elif sibling.phase is not Phase.EXILED:
             self._children.start(sibling)
@@ -283,7 +276,7 @@ class Supervisor:
             if child.phase.live:
                 child.fate = Fate.KEEP
             else:
-                self._rest(child)
+                self._children.rest(child)
 
     def _leave(self, reason: ExitReason) -> None:
         """End when nothing is left to stop."""
@@ -292,7 +285,7 @@ class Supervisor:
         self._gone = True
         self._answer_boot(self._boot_failure)
         for request in self._shutdowns:
-            self._reply(request, Ok())
+            self._children.reply(request, Ok())
         self._children.command(Gone(reason))
 
     # ---- requests ------------------------------------------------------------------------------------
@@ -300,7 +293,7 @@ class Supervisor:
     def _request(self, request: Request) -> None:
         match request:
             case Shutdown() if self._gone:
-                self._reply(request, Ok())
+                self._children.reply(request, Ok())
             case Shutdown():
                 self._shutdowns.append(request)
                 self._end(SHUTDOWN)
@@ -308,100 +301,15 @@ class Supervisor:
                 self._booted = True
                 self._boot = request
             case _ if not self._booted or self._end_reason:
-                self._reply(request, Refused(Why.NOPROC))
-            case StartChild():
-                self._start_child(request)
-            case ChangeSpec(spec=ChildSpec(id=id)) | OfChild(id=id):
-                child = self._children.get(id)
-                if child is None:
-                    self._reply(request, Refused(Why.NOT_FOUND, id))
-                elif self.flags.simple and not isinstance(request, TerminateChild | Absolve):
-                    self._reply(request, _bad(id, "the children of simple_one_for_one share one spec"))
-                else:
-                    self._request_of(child, request)
+                self._children.reply(request, Refused(Why.NOPROC))
+            case Boot():
+                self._children.reply(request, Refused(Why.ALREADY_STARTED))
             case _:
-                self._reply(request, Refused(Why.ALREADY_STARTED))
-
-    def _request_of(self, child: Child, request: Request) -> None:
-        id, phase = child.spec.id, child.phase
-        match request:
-            case TerminateChild():
-                self._terminate_child(child, request)
-            case RestartChild() | DeleteChild() if phase.live:
-                self._reply(request, Refused(Why.RUNNING, id, child.handle))
-            case RestartChild() | DeleteChild() if phase.restarting:
-                self._reply(request, Refused(Why.RESTARTING, id))
-            case RestartChild():
-                child.absolve()
-                child.callers.append(request)
-                self._children.start(child)
-            case DeleteChild():
-                self._children.forget(child)
-                self._reply(request, Ok(id))
-            case Absolve():
-                self._absolve(child)
-                self._reply(request, Ok(id, child.handle))
-            case ChangeSpec(spec=spec) if problem := self.flags.misfit(spec):
-                self._reply(request, _bad(id, problem))
-            case ChangeSpec(spec=spec):
-                child.spec = spec
-                self._absolve(child)
-                self._reply(request, Ok(id, child.handle))
-
-    def _start_child(self, request: StartChild) -> None:
-        spec = request.spec
-        if self._template is not None:
-            if spec is not None:
-                self._reply(request, _bad(spec.id, "simple_one_for_one has its spec; give args alone"))
-                return
-            self._instances += 1
-            spec = self._template.instance(self._instances, request.args)
-        if spec is None:
-            self._reply(request, _bad("", "a spec is needed"))
-        elif present := self._children.get(spec.id):
-            why = Why.ALREADY_STARTED if present.phase.live else Why.ALREADY_PRESENT
-            self._reply(request, Refused(why, spec.id, present.handle))
-        elif problem := self.flags.misfit(spec):
-            self._reply(request, _bad(spec.id, problem))
-        elif len(self._children) >= self.flags.max_children:
-            self._reply(request, Refused(Why.MAX_CHILDREN, spec.id))
-        else:
-            self._children.add(spec).callers.append(request)
-
-    def _terminate_child(self, child: Child, request: TerminateChild) -> None:
-        if child.phase.live:
-            child.fate = Fate.FORGET if self._dropped(child) else Fate.KEEP
-            child.callers.append(request)
-            self._children.stop(child)
-            return
-        self._rest(child)
-        if self._dropped(child):
-            self._children.forget(child)
-        self._reply(request, Ok(child.spec.id))
-
-    # ---- small things --------------------------------------------------------------------------------
-
-    def _absolve(self, child: Child) -> None:
-        child.absolve()
-        if child.phase.waiting or child.phase is Phase.EXILED:
-            self._children.start(child)
-
-    def _rest(self, child: Child) -> None:
-        self._children.rest(child)
-        self._children.answer(child, _STARTS, Refused(Why.TERMINATED, child.spec.id))
-
-    def _dropped(self, child: Child) -> bool:
-        """Whether its spec goes when it is stopped for good."""
-        return child.spec.temporary or self.flags.simple
+                self._administration.handle(request)
 
     def _answer_boot(self, result: Result) -> None:
         if self._boot:
-            self._reply(self._boot, result)
+            self._children.reply(self._boot, result)
             self._boot = None
 
-    def _reply(self, request: Request, result: Result) -> None:
-        self._children.command(Reply(request, result))
 
-
-def _bad(id: str, problem: str) -> Refused:
-    return Refused(Why.BAD_REQUEST, id, reason=ExitReason(ExitKind.CONFIG, problem))

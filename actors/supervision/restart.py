@@ -38,6 +38,10 @@ class ExitReason:
     kind: ExitKind
     detail: str = ""
 
+    def __post_init__(self) -> None:
+        # The word of a lower layer becomes the member; an unknown one raises ValueError.
+        object.__setattr__(self, "kind", ExitKind(self.kind))
+
     @property
     def expected(self) -> bool:
         """Whether this is an end that a transient child is not restarted after."""
