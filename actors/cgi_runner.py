@@ -100,7 +100,7 @@ class CgiRunner(Actor):
         match message:
             case Acceptable(listener=listener):
                 if self._exchange is None and not self._draining:
-                    self._serve(listener, now)
+                    self._serve((listener,), now)
             case Gone(exchange=exchange):
                 if exchange is self._exchange:
                     self._exchange.client_gone("it closed the connection", now)
@@ -120,22 +120,33 @@ class CgiRunner(Actor):
                 if self._exchange is not None:
                     self._step(self._exchange.handle(message, now), now)
 
-    def _serve(self, listener: Listener, now: float) -> None:
-        exchange = listener.accept()
-        if exchange is None:
-            return
-        self._exchange = exchange
-        self._core.busy_since = now
-        over = exchange.start(now)
-        self._core.pid = exchange.outcome.pid
-        self._step(over, now)
-        if self._exchange is not None:
-            self._unwatch()
+    def _serve(self, listeners: Iterable[Listener], now: float) -> None:
+        """Take one connection, if there is one; watch for the next unless it keeps this runner busy."""
+        for listener in listeners:
+            exchange = listener.accept()
+            if exchange is not None:
+                self._exchange = exchange
+                self._core.busy_since = now
+                over = exchange.start(now)
+                self._core.pid = exchange.outcome.pid
+                if not over:
+                    self._unwatch()
+                    return
+                self._account(exchange)
+                break
+        self._watch()
 
     def _step(self, over: bool, now: float) -> None:
-        exchange = self._exchange
-        if not over or exchange is None:
+        if not over or self._exchange is None:
             return
+        self._account(self._exchange)
+        if self._draining:
+            self.stop()
+        else:
+            # Under load the next one waits already: neither a poll nor a change of what is watched.
+            self._serve(self._listeners, now)
+
+    def _account(self, exchange: Exchange) -> None:
         self._exchange = None
         core = self._core
         core.busy_since = 0.0
@@ -143,10 +154,6 @@ class CgiRunner(Actor):
         if exchange.outcome.request is not None or exchange.outcome.problem:
             core.requests += 1
             self._served(exchange.outcome, self.system.now())
-        if self._draining:
-            self.stop()
-        else:
-            self._watch()
 
     def _watch(self) -> None:
         if not self._watching:

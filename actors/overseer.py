@@ -279,7 +279,12 @@ class Overseer(Actor):
                 self.group_gone(group, str(reason))
 
     def _report(self, group: str, report: supervision.Report) -> None:
-        self.journal.log("DEBUG", f"{group}: {report}", self._now)
+        child = self._children.get(report.id)
+        if report.kind is supervision.ReportKind.EXILED and child is not None:
+            why = report.reason.detail if report.reason else ""
+            self.journal.state(child.birth.actor, State.EXILED, self._now, reason=why)
+        else:
+            self.journal.log("DEBUG", f"{group}: {report}", self._now)
 
     # ---- judgement ------------------------------------------------------------------------------------------
 

@@ -57,6 +57,7 @@ What a supervised actor should know:
 """
 
 import contextlib
+import math
 import random as standard_random
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -324,7 +325,7 @@ class SupervisorActor(StartsLater, pykka.ThreadingActor):
         incarnation.ref.stop(block=False)
         if terminate.shutdown == 0:
             self._kill(terminate.generation, incarnation, "brutal kill")
-        elif terminate.shutdown < float("inf"):
+        elif terminate.shutdown < math.inf:
             at = self._scheduler.now() + terminate.shutdown
             incarnation.cancel_deadline = self._later(at, _Overdue(terminate.generation))
 

@@ -2,6 +2,7 @@
 
 import time
 
+from bench.load import wrk
 from bench.peers import Peer
 from bench.process import cpu_time, pss, title
 from bench.result import Plan, Result, Row, Target
@@ -15,6 +16,8 @@ def memory(site: Site, plan: Plan) -> Result:
     idle: dict[str, list[float]] = {}
     notes: list[str] = []
     with site.running(site.emperors):
+        for peer in site.emperors:
+            wrk(site.url(peer, "hello-c"), 8, 1)
         time.sleep(1)
         before = {peer.name: _spent(peer) for peer in site.emperors}
         time.sleep(plan.idle)

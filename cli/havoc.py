@@ -151,7 +151,7 @@ class Havoc:
         first = strike.id not in self._struck
         self._struck.add(strike.id)
         pid = victims[0][1] if len(victims) == 1 else 0
-        whom = ", ".join(actor for actor, _ in victims) or fault.target.text
+        whom = ", ".join(dict(victims)) or fault.target.text
         trace = Trace(now, f"fault:{fault.id}", "fault", fault.kind, pid, _words(fault, whom))
         commands: list[Command] = [Note(trace)]
         commands += _blow(fault, victims)

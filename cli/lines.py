@@ -29,7 +29,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pid: int = 0
     reason: str = ""
     message: str = ""
-    at: float = 0.0
+    at: float | None = None
     traceback: str = ""
 
     @classmethod
@@ -48,7 +48,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             pid=int(extra.get("pid", 0)),
             reason=unicode(str(extra.get("reason", ""))),
             message=unicode(record["message"]),
-            at=round(float(extra.get("at", 0.0)), 6),
+            at=round(float(extra["at"]), 6) if "at" in extra else None,
             traceback=unicode(_traceback(record["exception"])),
         )
 
@@ -265,5 +265,5 @@ class History:
             case "start" | "restart":
                 self._last[entry.actor] = Before(again=entry.event == "restart")
             case "state":
-                self._last[entry.actor] = Before(entry.state, entry.reason, entry.at, before.again)
+                self._last[entry.actor] = Before(entry.state, entry.reason, entry.at or 0.0, before.again)
         return before

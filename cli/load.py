@@ -20,6 +20,8 @@ from pyemperor.protocol.values import Address
 #: Seconds until a client looks again whether a full backlog has room: a blocking connect(2) waits for it.
 _FULL = 0.005
 _CHUNK = 65536
+#: What a body is sent as, as by curl --data.
+_FORM = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Door:
         body = load.body.encode()
         fields = [("Host", "localhost"), ("Connection", "close"), ("User-Agent", "pyemperor-load")]
         if body:
-            fields.append(("Content-Length", str(len(body))))
+            fields += [("Content-Type", _FORM), ("Content-Length", str(len(body)))]
         head = conversation.send(h11.Request(method=load.method, target=load.path, headers=fields)) or b""
         http = head + (conversation.send(h11.Data(data=body)) or b"" if body else b"")
         conversation.send(h11.EndOfMessage())
@@ -71,7 +73,7 @@ def _variables(load: Load, length: int) -> list[tuple[bytes, bytes]]:
     variables = {
         "QUERY_STRING": query,
         "REQUEST_METHOD": load.method,
-        "CONTENT_TYPE": "",
+        "CONTENT_TYPE": _FORM if length else "",
         "CONTENT_LENGTH": str(length) if length else "",
         "REQUEST_URI": load.path,
         "PATH_INFO": path,

@@ -9,11 +9,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
+from loguru import logger
+
 from pyemperor.actors.actor import Threads
 from pyemperor.actors.linux import become_subreaper, living_descendants
 from pyemperor.cli.player import Player, kill_all, scripts, send_signal
+from pyemperor.cli.terminal import form
 from pyemperor.cli.timeline import Timeline
-from pyemperor.cli.transcript import Json, Plain, Transcript, Verdict
+from pyemperor.cli.transcript import Form, Json, Transcript, Verdict
 from pyemperor.cli.verdict import judge
 from pyemperor.protocol.scenario import Scenario
 
@@ -32,7 +35,7 @@ def play(scenario: Scenario, file: str, parameters: Mapping[str, str], *, json: 
     # What outlives the Emperor becomes a child of this process: nothing can escape the last look.
     become_subreaper()
     timeline = Timeline(scenario, scripts)
-    transcript = Transcript(timeline.course, Json() if json else Plain())
+    transcript = Transcript(timeline.course, _form(json=json))
     link, theirs = socket.socketpair()
     with theirs:
         emperor = _start_emperor(file, parameters, theirs.fileno(), quiet=json)
@@ -45,10 +48,34 @@ def play(scenario: Scenario, file: str, parameters: Mapping[str, str], *, json: 
         timeline.course.left_over = tuple(_left_over(scenario, 0.0 if emperor.returncode == 0 else mercy))
     finally:
         _clean_up(emperor)
+    return _conclude(scenario, timeline, transcript)
+
+
+def simulate(scenario: Scenario, seed: int, *, json: bool) -> int:
+    """Play ``scenario`` in simulated time, all randomness from ``seed``: the output is the same every time.
+
+    The value is the exit code, as :func:`play` has it.
+    """
+    if scenario.run.mode == "real":
+        return _refuse(scenario, "real time only: leave --simulate away")
+    from pyemperor.cli.rehearsal import Rehearsal
+
+    logger.disable("pyemperor")  # the timeline says it all, and the log has the time of the machine
+    rehearsal = Rehearsal(scenario, seed)
+    transcript = Transcript(rehearsal.timeline.course, _form(json=json))
+    rehearsal.run(transcript.show)
+    return _conclude(scenario, rehearsal.timeline, transcript, seed)
+
+
+def _conclude(scenario: Scenario, timeline: Timeline, transcript: Transcript, seed: int | None = None) -> int:
     findings = judge(scenario.expects, timeline.course)
-    verdict = Verdict(scenario.name, timeline.problems, findings, timeline.traffic.answers)
+    verdict = Verdict(scenario.name, timeline.problems, findings, timeline.traffic.answers, seed)
     transcript.close(verdict)
     return 0 if verdict.met else 1
+
+
+def _form(*, json: bool) -> Form:
+    return Json() if json else form()
 
 
 def _refuse(scenario: Scenario, why: str) -> int:

@@ -25,8 +25,8 @@ from pyemperor.protocol.messages import State
 _LEVELS = {"WARNING": "WARN"}
 _LEVEL_COLOURS = {"WARN": f"{BOLD};{YELLOW}", "ERROR": f"{BOLD};{RED}", "CRITICAL": f"{BOLD};{RED}"}
 _STATUS_COLOURS = {2: GREEN, 3: CYAN, 4: YELLOW, 5: RED}
-#: Cyan, blue, magenta, green, and their bright ones.
-_ACTOR_COLOURS = ("36", "34", "35", "32", "96", "94", "95", "92")
+#: Cyan, blue, magenta, and their bright ones: those that mean nothing else.
+_ACTOR_COLOURS = ("36", "34", "35", "96", "94", "95")
 #: Events that another line says better.
 _SAID_ELSEWHERE = frozenset({"start", "restart", "beat", "kill", "probe.sent"})
 _URI = 400
@@ -106,11 +106,13 @@ def _words(entry: Entry, before: Before) -> tuple[str, str]:
     """The level and the words for an entry; DEBUG for what nobody needs to see when all is well."""
     if entry.event == "state":
         level, text = _state_words(entry, before)
-        return level, text + (f" (pid {entry.pid})" if entry.pid else "")
+        return level, text + (f" (pid {entry.pid})" if entry.pid and entry.state != State.CONVICTED else "")
     reason = f": {entry.reason}" if entry.reason else ""
     match entry.event:
         case event if event in _SAID_ELSEWHERE or (event == "exit" and entry.level == "INFO"):
             return "DEBUG", event + reason
+        case "loyal":
+            return entry.level, "has served its first request"
         case "probe.cleared":
             return "INFO", f"answered {entry.reason}: it is well"
         case "starved":
@@ -141,11 +143,13 @@ def _state_words(entry: Entry, before: Before) -> tuple[str, str]:
         case State.KILLING:
             return "WARNING", "killing it" + because
         case State.BACKOFF:
-            return "WARNING", f"waiting{because}"
+            return "WARNING", reason
         case State.CURSED:
             return "ERROR", f"cursed, it fails again and again{because}"
         case State.EXILED:
             return "ERROR", f"exiled, it stays down{because}"
+        case State.ABSENT if before.state == State.KILLING:
+            return "INFO", "ended"  # why was said before
         case State.ABSENT if before.ending:
             return "DEBUG" if entry.worker else "INFO", "ended" + because
         case State.ABSENT:

@@ -47,12 +47,13 @@ def form() -> Form:
 
 
 class Terminal:
-    """Entries as :class:`Plain` has them, aligned and coloured; a table of what was expected and found."""
+    """Entries as :class:`Plain` has them, in colours, each reason once; a table of what was expected and found."""
 
     def __init__(self, *, colour: bool = True, width: int = 0) -> None:
         self._colour = colour
         self._width = width
         self._plain = Plain()
+        self._said: set[tuple[str, str]] = set()
 
     def entry(self, trace: Trace, at: float) -> str:
         if not self._plain.entry(trace, at):
@@ -61,7 +62,9 @@ class Terminal:
         colour = _COLOURS.get(trace.state if trace.event == "state" else trace.event, "")
         clock = self._paint(f"{at:+10.3f}", DIM)
         what = self._paint(f"{what:<13}", colour)
-        return f"{clock}  {printable(trace.actor):<18} {what} {printable(trace.reason)}".rstrip()
+        told = (trace.actor, trace.reason) in self._said and trace.event != "request"
+        self._said.add((trace.actor, trace.reason))
+        return f"{clock}  {printable(trace.actor):<18} {what} {'' if told else printable(trace.reason)}".rstrip()
 
     def verdict(self, verdict: Verdict) -> str:
         from rich.console import Console, Group

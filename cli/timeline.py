@@ -2,8 +2,9 @@
 
 ::
 
-    starting ─► steady ─► settling ─► stopping ─► over
-                   (or, with ``for`` in [run], at that time)
+    starting ─► steady ─► settling ─► stopping ─► ebbing ─► over
+
+With ``for`` in [run] it stops then, without settling. It ebbs when the Emperor is gone and clients still wait.
 
 It is told what happened and says what to do; ``cli/player`` does it on the machine, ``cli/play`` in simulated
 time. Times in a scenario count from the steady state: every vassal was ready, or failed, for the first time.
@@ -59,7 +60,7 @@ class Interrupted:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """A time has come: ``what`` is "timeout", "end", "settle" or "stop"."""
+    """A time has come: ``what`` is "timeout", "end", "settle", "stop" or "ebb"."""
 
     what: str
 
@@ -153,8 +154,10 @@ class Timeline:
                 path = self.traffic.path(turn.load)
                 self._next(self.traffic.answered(event, now))
                 self._record(Trace(now, f"load:{turn.load}", "request", status, 0, path), now)
+                if self._phase == "ebbing" and not self.traffic.open:
+                    self._finish()
             case Strike():
-                if self._phase != "stopping":
+                if not self._closing:
                     self._obey(self._havoc.strike(event, now), now)
             case Heal():
                 self._obey(self._havoc.heal(event, now), now)
@@ -178,7 +181,7 @@ class Timeline:
             self._awaited.discard(trace.actor)
             if not self._awaited:
                 self._begin(now)
-        if self._phase != "stopping":
+        if not self._closing:
             self._obey(self._havoc.hear(trace, now), now)
 
     def _begin(self, now: float) -> None:
@@ -190,7 +193,7 @@ class Timeline:
         self._obey(self._havoc.begin(now), now)
 
     def _ask(self, turn: Turn) -> None:
-        if self._phase != "stopping":
+        if not self._closing:
             load, following = self.traffic.ask(turn)
             self._commands.append(Ask(turn, load))
             self._next(following)
@@ -216,7 +219,7 @@ class Timeline:
 
     def _due(self, what: str, now: float) -> None:
         match what, self._phase:
-            case "timeout", phase if phase != "stopping":
+            case "timeout", phase if not self._closing:
                 limit = self._scenario.run.timeout
                 where = "not every vassal was ready" if phase == "starting" else "it was not over"
                 self._give_up(f"timeout: {where} after {limit:g} s", now)
@@ -227,6 +230,8 @@ class Timeline:
             case "stop", "stopping":
                 self.problems.append(f"the Emperor did not stop within {self._stop_patience:g} s")
                 self._commands.append(Abandon())
+            case "ebb", "ebbing":
+                self._finish()
 
     def _look_for_end(self, now: float) -> None:
         if self.traffic.over and self._havoc.over:
@@ -238,16 +243,18 @@ class Timeline:
         """Stop when all is as expected; a fault or an effect that still is to come gets some time for it."""
         if not (self.traffic.over and self._havoc.over):
             self._phase = "steady"
-        elif now < self._patient_until and (self._havoc.never or self._unmet()):
+        elif now < self._patient_until and (self._havoc.never or self._pending()):
             self._wake(now + SETTLE, Deadline("settle"))
         else:
             self._stop(now)
 
-    def _unmet(self) -> bool:
-        return not all(finding.met for finding in judge(self._scenario.expects, self.course))
+    def _pending(self) -> bool:
+        return any(finding.pending for finding in judge(self._scenario.expects, self.course))
 
     def _interrupted(self, why: str, now: float) -> None:
-        if self._phase == "stopping":
+        if self._phase == "ebbing":
+            self._finish()
+        elif self._phase == "stopping":
             self._commands.append(Abandon())
         else:
             self._give_up(f"interrupted ({why})", now)
@@ -275,5 +282,16 @@ class Timeline:
         self._obey(self._havoc.heal_all(now), now)
         if not self.problems:
             self.problems += [f"fault {fault} was never injected" for fault in self._havoc.never]
+        self._phase = "ebbing"
+        self._wake(now + self._stop_patience, Deadline("ebb"))
+        if not self.traffic.open:
+            self._finish()
+
+    def _finish(self) -> None:
         self._phase = "over"
         self._commands.append(Over())
+
+    @property
+    def _closing(self) -> bool:
+        """Whether nothing new is to be done to the tree."""
+        return self._phase in ("stopping", "ebbing")

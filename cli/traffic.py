@@ -41,6 +41,8 @@ class Traffic:
     def __init__(self, loads: Iterable[Load]) -> None:
         self._loads = {load.id: load for load in loads}
         self._pending = 0
+        #: Requests that are sent and not answered.
+        self.open = 0
         self.over = not self._loads
         #: Status and seconds of every request, by load.
         self.answers: dict[str, list[tuple[str, float]]] = {name: [] for name in self._loads}
@@ -53,6 +55,7 @@ class Traffic:
     def ask(self, turn: Turn) -> tuple[Load, list[Next]]:
         """It is somebody's turn: which request is to be sent now, and who comes next."""
         load = self._loads[turn.load]
+        self.open += 1
         if load.kind != "constant":
             return load, []
         following = Turn(turn.load, turn.begin, turn.number + 1)
@@ -63,6 +66,7 @@ class Traffic:
         """A request is over: perhaps its client sends another."""
         load = self._loads[answer.turn.load]
         self.answers[load.id].append((answer.status, answer.seconds))
+        self.open -= 1
         self._pending -= 1
         self.over = not self._pending
         if load.kind == "closed" and now + load.think < answer.turn.begin + load.duration:

@@ -6,7 +6,7 @@ import statistics
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
@@ -79,7 +79,7 @@ class Json:
                 "scenario": verdict.scenario,
                 "met": verdict.met,
                 "problems": list(verdict.problems),
-                "expectations": [asdict(finding) for finding in verdict.findings],
+                "expectations": [_finding(finding) for finding in verdict.findings],
                 "loads": loads,
             }
             | ({} if verdict.seed is None else {"seed": verdict.seed})
@@ -108,6 +108,10 @@ class Plain:
             lines.append(f"load     {name}: {statuses or 'no requests'}{times}")
         lines.append(f"{verdict.scenario}: {'every expectation is met' if verdict.met else 'FAILED'}")
         return "\n".join(lines)
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {"id": finding.id, "met": finding.met, "found": finding.found, "expected": finding.expected}
 
 
 def _remarkable(trace: Trace) -> bool:

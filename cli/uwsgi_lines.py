@@ -81,7 +81,7 @@ class Uwsgi:
             case State.KILLING if before.state != State.CONVICTED:
                 return [f"{mine} is killed: {entry.reason}"]
             case State.ABSENT if before.state == State.STOPPING and before.ending:
-                return [f"{me} buried after {entry.at - before.at:.0f} seconds"]
+                return [f"{me} buried after {(entry.at or 0.0) - before.at:.0f} seconds"]
             case State.ABSENT if before.ending:
                 return [f"{me} killed successfully (pid: {entry.pid})"]
             case State.ABSENT:

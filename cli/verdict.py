@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from pyemperor.protocol.expect import Expect
 from pyemperor.protocol.messages import Trace
@@ -40,6 +41,8 @@ class Finding:
     met: bool
     found: str
     expected: str = ""
+    #: Not met, but what is missing may still come.
+    pending: bool = False
 
 
 def judge(expects: Iterable[Expect], course: Course) -> list[Finding]:
@@ -55,19 +58,19 @@ def _judge(expect: Expect, entries: list[Trace], course: Course) -> Finding:
         return Finding(expect.id, not course.left_over, found, "no process and no socket at the end")
     part = _part(expect, entries, course)
     if part is None:
-        return Finding(expect.id, False, f"nothing matches after = {_quoted(expect.after)}")
+        return Finding(expect.id, False, f"nothing matches after = {_quoted(expect.after)}", pending=True)
     match expect.kind:
         case "count":
-            met, found, expected = _count(expect, [trace for trace in part if trace.at <= course.over_at])
+            judged = _count(expect, [trace for trace in part if trace.at <= course.over_at])
         case "time":
-            met, found, expected = _time(expect, part)
+            judged = _time(expect, part)
         case "order":
-            met, found, expected = _order(expect, part)
+            judged = _order(expect, part)
         case "http":
-            met, found, expected = _http(expect, part)
+            judged = _http(expect, part)
         case "log":
-            met, found, expected = _log(expect, part)
-    return Finding(expect.id, met, found, expected)
+            judged = _log(expect, part)
+    return Finding(expect.id, *judged)
 
 
 def _part(expect: Expect, entries: list[Trace], course: Course) -> list[Trace] | None:
@@ -90,16 +93,21 @@ def _index(pattern: Pattern, entries: Sequence[Trace], start: int = 0) -> int | 
     return next((at for at in range(start, len(entries)) if pattern.matches(entries[at])), None)
 
 
-# ---- one kind each: whether it is met, what was found, what was expected ------------------------------
+# ---- one kind each -------------------------------------------------------------------------------------
 
-_Judged = tuple[bool, str, str]
+
+class _Judged(NamedTuple):
+    met: bool
+    found: str
+    expected: str
+    pending: bool = False
 
 
 def _count(expect: Expect, part: Sequence[Trace]) -> _Judged:
     assert expect.first is not None
     number = sum(map(expect.first.matches, part))
     met = (expect.min or 0) <= number <= (math.inf if expect.max is None else expect.max)
-    return met, str(number), _bounds(expect, "")
+    return _Judged(met, str(number), _bounds(expect, ""), pending=number < (expect.min or 0))
 
 
 def _time(expect: Expect, part: Sequence[Trace]) -> _Judged:
@@ -108,14 +116,14 @@ def _time(expect: Expect, part: Sequence[Trace]) -> _Judged:
     expected = _bounds(expect, " s")
     first = _index(expect.first, part)
     if first is None:
-        return False, f"no {expect.first.text}", expected
+        return _Judged(False, f"no {expect.first.text}", expected, pending=True)
     second = _index(expect.second, part, first + 1)
     if second is None:
-        return False, f"no {expect.second.text} after {expect.first.text}", expected
+        return _Judged(False, f"no {expect.second.text} after {expect.first.text}", expected, pending=True)
     seconds = part[second].at - part[first].at
     least = (expect.min or 0.0) - expect.slack
     most = math.inf if expect.max is None else expect.max + expect.slack
-    return least - _ROUNDING <= seconds <= most + _ROUNDING, f"{seconds:.3f} s", expected
+    return _Judged(least - _ROUNDING <= seconds <= most + _ROUNDING, f"{seconds:.3f} s", expected)
 
 
 def _bounds(expect: Expect, unit: str) -> str:
@@ -136,9 +144,9 @@ def _order(expect: Expect, part: Sequence[Trace]) -> _Judged:
     for event in expect.events:
         index = _index(event, part, at)
         if index is None:
-            return False, f"no {event.text}" + (f" after {before}" if before else ""), expected
+            return _Judged(False, f"no {event.text}" + (f" after {before}" if before else ""), expected, True)
         at, before = index + 1, event.text
-    return True, "in this order", expected
+    return _Judged(True, "in this order", expected)
 
 
 def _http(expect: Expect, part: Sequence[Trace]) -> _Judged:
@@ -151,14 +159,14 @@ def _http(expect: Expect, part: Sequence[Trace]) -> _Judged:
     if expect.tolerance:
         expected += f" (tolerance {expect.tolerance:.1%})"
     if not total:
-        return False, "no requests", expected
+        return _Judged(False, "no requests", expected)
     met = all(
         abs(_number(statuses, status) / total - share) <= expect.tolerance + _ROUNDING
         for status, share in expect.ratio
     )
     shares = sorted((_status(status), number / total) for status, number in statuses.items())
     found = ", ".join(f"{status}: {share:.1%}" for status, share in shares)
-    return met, f"{found} of {total} requests", expected
+    return _Judged(met, f"{found} of {total} requests", expected)
 
 
 def _status(state: str) -> str:
@@ -180,11 +188,11 @@ def _log(expect: Expect, part: Sequence[Trace]) -> _Judged:
     if expect.never:
         for line in lines:
             if re.search(expect.never, line):
-                return False, line, expected
+                return _Judged(False, line, expected)
     if expect.match:
         matching = next((line for line in lines if re.search(expect.match, line)), None)
-        return matching is not None, matching or "no such line", expected
-    return True, "no such line", expected
+        return _Judged(matching is not None, matching or "no such line", expected, matching is None)
+    return _Judged(True, "no such line", expected)
 
 
 def _line(trace: Trace) -> str:

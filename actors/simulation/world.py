@@ -68,6 +68,11 @@ class World:
         return self._simulation.time
 
     @property
+    def pid(self) -> int:
+        """The Emperor's pid."""
+        return self._emperor.pid
+
+    @property
     def exit_code(self) -> int | None:
         """The Emperor's exit code, or minus the signal that ended it; None while it runs."""
         if self._emperor.exit is None:
@@ -108,6 +113,12 @@ class World:
         connection = Connection(self._simulation, path, takes, done)
         self._later(lambda: self._sockets.connect(vassal, connection))
         return connection
+
+    def scripts(self, worker: int) -> list[int]:
+        """Pids of the scripts that the worker with this pid runs now."""
+        process = self._simulation.processes.get(worker)
+        name = process and f"cgi{process.name.removeprefix('worker')}"
+        return [pid for pid, script in self._simulation.processes.items() if script.name == name]
 
     def quit(self) -> None:
         """SIGTERM to the Emperor: it stops everything."""

@@ -1,6 +1,6 @@
 """OTP's own supervisor cases (supervisor_SUITE, Elixir's and RabbitMQ's), restated.
 
-Each docstring opens with the case of the catalogue: A starting, B administration, C restart types,
+Each docstring opens with the number of the case: A starting, B administration, C restart types,
 D strategies, E intensity, F shutdown, G significant children, I counts, J retry loops, P back-off. The cases
 run in a simulated world: children are puppets, time is a number.
 """
@@ -1273,6 +1273,46 @@ def test_environment() -> None:
     world.advance(200)
     assert times(world, "a") == [0, 1, 3, 7, 15, 31, 61, 91, 121]
     assert world.counts() == (2, 2)
+
+
+def test_environment_recovers() -> None:
+    """N05 once it could be created, the next failure of the environment waits 1 s again."""
+    world = World(otp(intensity=3), *specs("a"), a=Puppet(failing=2, failure=ENV)).boot()
+    world.advance(3)
+    assert world.phases() == {"a": Phase.UP}
+    world.puppet("a").failing = 1
+    world.end("a")
+    assert world.waits[-1] == Waiting("a", world.now + 1, False)
+
+
+@pytest.mark.parametrize("strategy", [ONE_FOR_ALL, REST_FOR_ONE])
+def test_exiled_member_of_a_group(strategy: Strategy) -> None:
+    """N12 a restart of many does not end an exile; those that depend on the exiled one wait."""
+    world = World(otp(strategy), *specs("a b c")).boot()
+    world.end("b", CONFIG)
+    world.starts.clear()
+    if strategy is REST_FOR_ONE:
+        world.end("a")
+    assert world.starts == ([(0, "a")] if strategy is REST_FOR_ONE else [])
+    assert (world.phases()["b"], world.phases()["c"]) == (Phase.EXILED, Phase.DUE)
+    assert world.ask(Absolve("b")) == Ok("b")
+    assert world.counts() == (3, 3)
+
+
+@pytest.mark.parametrize("request_", [StartChild(ChildSpec("b")), RestartChild("b")])
+def test_failed_start_spares_the_group(request_: Request) -> None:
+    """A11 a child that somebody asked to start takes nobody down when it fails, also under curse."""
+    world = World(replace(CURSE, strategy=ONE_FOR_ALL), *specs("a"), b=Puppet(failing=0)).boot()
+    if isinstance(request_, RestartChild):
+        world.ask(StartChild(ChildSpec("b")))
+        world.ask(TerminateChild("b"))
+    first = world.pid("a")
+    world.puppet("b").failing = 1
+    assert failed(world.ask(request_), "b")
+    assert world.pids() == {"a": first}
+    world.advance(0.1)
+    assert world.pids().keys() == {"a", "b"}
+    assert world.pid("a") == first
 
 
 @pytest.mark.parametrize("kind", [ExitKind.CONFIG, ExitKind.EXILE])

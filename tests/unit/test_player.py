@@ -360,6 +360,49 @@ def test_the_end_of_an_emperor_that_was_killed_is_none() -> None:
     assert stage.shown("exit") == [(5.0, "emperor")]
 
 
+def test_clients_get_their_answers_when_the_emperor_is_gone() -> None:
+    text = """
+    [[load]]
+    kind = "burst"
+    clients = 2
+    [[load]]
+    kind = "constant"
+    rate = 1
+    for = 90
+    [[fault]]
+    kind = "kill"
+    at = 2.5
+    target = "emperor"
+    """
+    stage = Stage(text, takes=4).run()
+    assert stage.timeline.problems == []
+    assert [at for at, _ in stage.did(Ask)] == [0, 0, 0, 1, 2]  # none after its end
+    assert [at for at, _ in stage.did(Over)] == [6.0]
+    assert [at for at, _ in stage.shown("request")] == [4, 4, 4, 5, 6]
+
+
+def test_clients_that_get_no_answer_are_not_waited_for_for_ever() -> None:
+    fault = '[[fault]]\nkind = "kill"\nat = 2\ntarget = "emperor"'
+    stage = Stage(f'[[load]]\nkind = "burst"\nclients = 1\n{fault}', takes=1000).run()
+    assert [at for at, _ in stage.did(Over)] == [2 + 15.0]
+
+
+def test_what_cannot_come_true_any_more_is_not_waited_for() -> None:
+    expect = """
+    [[expect]]
+    what = "http"
+    ratio = { "404" = 1.0 }
+    [[expect]]
+    what = "restarts(worker:app/1)"
+    max = 0
+    """
+    stage = Stage(f'[[load]]\nkind = "burst"\nclients = 1\n{expect}')
+    stage.trace(1.01, "worker:app/1", "restart")
+    stage.run()
+    assert [finding.met for finding in stage.findings()] == [False, False]
+    assert stage.did(Quit)[0][0] == 0.01 + SETTLE
+
+
 def test_an_emperor_that_cannot_start() -> None:
     stage = Stage("[run]\nfor = 100", boot=50)
     stage.at(0.2, Ended(2))

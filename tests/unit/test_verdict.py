@@ -42,7 +42,8 @@ def expectation(text: str) -> Expect:
 
 def course(*rows: tuple[Any, ...], **more: Any) -> Course:
     """A course with entries (at, actor, event, state, reason), steady from 0 on."""
-    traces = [Trace(at, actor, event, *fields[:1], 0, *fields[1:]) for at, actor, event, *fields in rows]
+    full = [(*row, "", "")[:5] for row in rows]
+    traces = [Trace(at, actor, event, state, 0, reason) for at, actor, event, state, reason in full]
     return Course(traces, **{"begun_at": 0.0} | more)
 
 
