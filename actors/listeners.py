@@ -26,7 +26,6 @@ class _Bound:
     address: Address
     #: Device and inode of a unix socket's file: only ours is removed.
     file: tuple[int, int] | None
-    vacuum: bool
 
 
 class SocketVault:
@@ -97,7 +96,7 @@ def _bind(address: Address, vassal: Vassal) -> _Bound:
             raise
     sock.listen(backlog)
     sock.setblocking(False)
-    return _Bound(sock, address, file, vassal.vacuum)
+    return _Bound(sock, address, file)
 
 
 def _bind_unix(sock: socket.socket, path: str, vassal: Vassal) -> tuple[int, int] | None:

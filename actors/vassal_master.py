@@ -12,7 +12,6 @@ from pyemperor.actors.actor import System
 from pyemperor.actors.detector import Lease
 from pyemperor.actors.host import Host, HostLost
 from pyemperor.actors.journal import Journal
-from pyemperor.actors.lifecycle import MARGIN
 from pyemperor.actors.overseer import Overseer, flags
 from pyemperor.actors.superior import FromParent, Superior, Upward
 from pyemperor.actors.supervision import ChildSpec, Shutdown, Supervisor
@@ -57,15 +56,16 @@ class VassalMaster(Overseer):
         settings = self._birth.vassal.supervision
         # Real escalation, as in OTP: a master whose workers keep dying gives up, and the Emperor takes over.
         budget = max(settings.intensity, 2 * vassal.processes)
-        worker_flags = replace(flags(settings), on_exceed="escalate", intensity=budget)
-        specs = [
-            ChildSpec(
-                str(index),
-                start=msgspec.structs.replace(self._birth, kind="worker", index=index),
-                shutdown=vassal.worker_reload_mercy,
-            )
+        worker_flags = flags(settings)
+        # Workers that are strangers to each other need not wait for each other, neither to start nor to stop.
+        worker_flags = replace(
+            worker_flags, on_exceed="escalate", intensity=budget, parallel=not worker_flags.grouped
+        )
+        births = [
+            msgspec.structs.replace(self._birth, kind="worker", index=index)
             for index in range(1, vassal.processes + 1)
         ]
+        specs = [ChildSpec(str(birth.index), start=birth, shutdown=birth.mercy) for birth in births]
         self.add_group(_WORKERS, Supervisor(worker_flags, specs, random=self._chance))
 
     def handle(self, message: Any, now: float) -> Any:
@@ -109,7 +109,7 @@ class VassalMaster(Overseer):
         self._stopping = why
         self.journal.log("INFO", f"{why}: stopping the workers", self._now)
         if mercy < math.inf:
-            self.after(max(0.0, mercy - MARGIN), _NoMercy())
+            self.after(mercy, _NoMercy())
         self.supervise(_WORKERS, Shutdown())
 
     def group_gone(self, group: str, reason: str) -> None:

@@ -4,7 +4,7 @@ import math
 import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pykka
@@ -27,6 +27,7 @@ from pyemperor.actors.supervision import (
     Launch,
     Shutdown,
     Started,
+    Strategy,
     Supervisor,
     Terminate,
     Wake,
@@ -81,7 +82,11 @@ class Worker(Actor):
         self._superior = Superior(self, upward(self), birth.beat, self._beat, self._finish, birth.mercy)
         journal.up = self._superior.link.send if birth.traced else None
         specs = [ChildSpec(str(index), shutdown=birth.mercy) for index in range(len(self._cores))]
-        self._supervisor = Supervisor(flags(birth.vassal.supervision), specs, random=chance)
+        # Runners are strangers to each other: when the worker stops, none of them takes another request.
+        runner_flags = replace(
+            flags(birth.vassal.supervision), strategy=Strategy.ONE_FOR_ONE, parallel=True
+        )
+        self._supervisor = Supervisor(runner_flags, specs, random=chance)
 
     def on_start(self) -> None:
         self._supervise(Boot(), self.system.now())

@@ -81,14 +81,16 @@ def _parameters(pairs: list[str]) -> dict[str, str]:
 
 
 def _scenario(file: str, parameters: dict[str, str]) -> Scenario:
-    from pyemperor.cli.console import show_problems
+    from pyemperor.cli.console import show_problems, show_warnings
     from pyemperor.cli.scenarios import read_scenario
 
     try:
-        return read_scenario(file, parameters)
+        scenario = read_scenario(file, parameters)
     except ConfigError as error:
         show_problems(error)
         raise typer.Exit(2) from None
+    show_warnings(scenario.warnings)
+    return scenario
 
 
 def _serve(scenario: Scenario) -> int:
@@ -96,7 +98,7 @@ def _serve(scenario: Scenario) -> int:
     from pyemperor.cli.reign import reign
 
     try:
-        return reign(scenario, begun=lambda vault: banner(scenario))
+        return reign(scenario, begun=lambda vault: banner(scenario, vault.addresses))
     except ConfigError as error:
         show_problems(error)
         return 1

@@ -84,7 +84,7 @@ def live_as_worker(
         return _runners_listeners(runner, birth, handlers, null, listeners)
 
     def served(core: int, outcome: Outcome, now: float) -> None:
-        log_request(birth, core, outcome, now)
+        log_request(birth, core, outcome, now, enabled=not vassal.disable_logging)
 
     worker = Worker(
         Threads(),

@@ -14,6 +14,7 @@ from loguru import logger
 from setproctitle import setproctitle
 
 from pyemperor.actors.actor import Threads
+from pyemperor.actors.clock import monotonic
 from pyemperor.actors.emperor import Emperor, Govern, Quit
 from pyemperor.actors.imperial_host import ImperialForkHost
 from pyemperor.actors.journal import Journal
@@ -26,6 +27,8 @@ from pyemperor.cli.logs import log_to_stderr
 from pyemperor.cli.processes import watch_signals
 from pyemperor.cli.scenarios import read_scenario
 from pyemperor.protocol.errors import ConfigError
+from pyemperor.protocol.frames import encode
+from pyemperor.protocol.messages import Trace
 from pyemperor.protocol.scenario import Scenario
 
 #: sysexits.h: a defect of ours ended the Emperor; the masters finish what they accepted, and end.
@@ -92,10 +95,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--set", action="append", default=[])
     parsed = parser.parse_args(arguments)
     parameters: Mapping[str, str] = dict(pair.split("=", 1) for pair in parsed.set)
+    link = socket.socket(fileno=parsed.link)
     try:
-        return reign(read_scenario(parsed.file, parameters), link=socket.socket(fileno=parsed.link))
+        return reign(read_scenario(parsed.file, parameters), link=link)
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        for problem in error.problems:
+            link.sendall(encode(Trace(monotonic(), "emperor", "log", "", 0, str(problem))))
         return 2
 
 

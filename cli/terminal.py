@@ -21,11 +21,11 @@ _COLOURS: dict[str, str] = {
     State.SPAWNING: DIM,
     State.STARTING: DIM,
     State.STABLE: DIM,
-    State.ABSENT: DIM,
+    State.STOPPING: DIM,
     State.READY: GREEN,
     State.SUSPECT: YELLOW,
     State.BACKOFF: YELLOW,
-    State.STOPPING: YELLOW,
+    State.ABSENT: YELLOW,
     State.KILLING: RED,
     State.CONVICTED: RED,
     State.CURSED: RED,
@@ -61,6 +61,8 @@ class Terminal:
         what = trace.state if trace.event == "state" else f"{trace.event} {trace.state}".rstrip()
         colour = _COLOURS.get(trace.state if trace.event == "state" else trace.event, "")
         clock = self._paint(f"{at:+10.3f}", DIM)
+        if colour == YELLOW and trace.reason == "exit code 0":
+            colour = DIM
         what = self._paint(f"{what:<13}", colour)
         told = (trace.actor, trace.reason) in self._said and trace.event != "request"
         self._said.add((trace.actor, trace.reason))

@@ -181,7 +181,8 @@ class Birth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def mercy(self) -> float:
         """Seconds that this process has to finish what it accepted."""
-        return self.vassal.reload_mercy if self.kind == "master" else self.vassal.worker_reload_mercy
+        whole = self.vassal.reload_mercy
+        return whole if self.kind == "master" else min(self.vassal.worker_reload_mercy, whole)
 
     @property
     def actor(self) -> str:

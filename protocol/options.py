@@ -107,7 +107,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("vassal", "chdir", PATH, "", "working folder of the vassal's processes"),
     Option("vassal", "env", VARIABLE, (), "environment variable for the scripts, NAME=value", repeat=True),
     Option("vassal", "procname-prefix", TEXT, "", "put before the process titles", "planned"),
-    Option("vassal", "vacuum", FLAG, False, "remove the unix sockets at the end"),
+    Option("vassal", "vacuum", FLAG, False, "remove the unix sockets at the end", "accepted", _ALWAYS),
+    Option("vassal", "disable-logging", FLAG, False, "log no request, unless it had a problem"),
     Option("vassal", "logto", PATH, "", "log to this file", "planned", "the Emperor's log has the lines"),
     # Vassal: CGI plugin
     Option("vassal", "cgi", MOUNT, (), "serve the scripts in a folder, or one script, below a URL prefix",
@@ -135,7 +136,7 @@ OPTIONS: tuple[Option, ...] = (
            "which workers restart when one dies"),
     Option("supervision", "intensity", COUNT, 5, "restarts allowed within period"),
     Option("supervision", "period", TIME, 60.0, "window in which restarts are counted", least=0.01),
-    Option("supervision", "stable-after", TIME, 10.0, "time ready after which its death is not charged"),
+    Option("supervision", "stable-after", TIME, 10.0, "time ready after which its first restart is immediate"),
     Option("supervision", "start-timeout", TIME, 60.0, "time until ready", least=0.1),
     Option("supervision", "mercy", TIME, 60.0, "time to finish when asked to stop"),
     Option("supervision", "on-exceed", choice("curse", "escalate"), "curse",
@@ -210,7 +211,7 @@ class Vassal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     gid: str = _default("vassal", "gid")
     chdir: str = _default("vassal", "chdir")
     env: tuple[tuple[str, str], ...] = _default("vassal", "env")
-    vacuum: bool = _default("vassal", "vacuum")
+    disable_logging: bool = _default("vassal", "disable-logging")
     cgi: tuple[Mount, ...] = _default("vassal", "cgi")
     cgi_allowed_ext: tuple[str, ...] = _default("vassal", "cgi-allowed-ext")
     cgi_index: tuple[str, ...] = _default("vassal", "cgi-index")

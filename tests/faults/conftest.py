@@ -105,6 +105,7 @@ class Server:
         self.log: list[dict[str, Any]] = []
         self._mark = 0
         self._partial = b""
+        self._fifos: dict[str, int] = {}
         self._link: socket.socket | None = None
         command = [sys.executable, "-P", "-m", "pyemperor.cli.main", "run", "s.toml"]
         passed = []
@@ -248,10 +249,6 @@ class Server:
             fd = self._fifos[name] = os.open(self.folder / "cgi" / name, os.O_RDWR | os.O_NONBLOCK)
         return fd
 
-    @property
-    def _fifos(self) -> dict[str, int]:
-        return self.__dict__.setdefault("fifos", {})
-
     # ---- the end ----------------------------------------------------------------------------------------
 
     def stop(self, seconds: float = PATIENCE) -> int:
@@ -335,5 +332,5 @@ def serve(folder: Path) -> Iterator[Serve]:
     yield start
     for server in servers:
         server.close()
-    while zombies(os.getpid()):
-        os.waitpid(-1, os.WNOHANG)
+    for pid in zombies(os.getpid()):
+        os.waitpid(pid, 0)

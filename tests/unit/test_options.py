@@ -303,7 +303,7 @@ def test_the_published_vassal_file_is_understood_line_by_line() -> None:
     notes = report()
     app = vassal_from(dict(parser["uwsgi"]), notes, name="testdomain_cgi-bin")
     assert not notes.problems
-    assert (app.heartbeat, app.processes, app.threads, app.reload_mercy, app.vacuum) == (25, 2, 2, 10, True)
+    assert (app.heartbeat, app.processes, app.threads, app.reload_mercy) == (25, 2, 2, 10)
     assert app.cgi == (Mount("/cgi-bin", "/usr/local/nginx/vhosts/testdomain/cgi-bin"),)
     without_effect = {note.key for note in notes.warnings}
     assert without_effect == {"plugins", "master", "no-orphans", "post-buffering", "max-requests", "logto"}
