@@ -29,6 +29,11 @@ class Quit:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class ChildEnded:
+    """SIGCHLD: some child of the Emperor's process has ended."""
+
+
 class Sockets(Protocol):
     """The listening sockets of all vassals."""
 
@@ -42,6 +47,7 @@ class ImperialHost(Host, Protocol):
     def start(self) -> int: ...
     def restart(self, masters: Mapping[str, Birth]) -> int: ...
     def close(self) -> None: ...
+    def reap(self) -> None: ...
 
 
 #: Seconds within which a second signal to quit is the same as the first.
@@ -91,6 +97,8 @@ class Emperor(Overseer):
                 self.journal.event("fork-server", "restart", now, self.host.restart(self._births))
             case HostClosed():
                 self.stop()
+            case ChildEnded():
+                self.host.reap()
             case FromParent(message=Inject() as fault):
                 self.inject(fault)
             case ParentLost():

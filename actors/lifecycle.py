@@ -177,6 +177,8 @@ _CONFIG_CODES = frozenset({64, 65, 66, 78})
 #: s6's "permanent failure" and uWSGI's exile code.
 _EXILE_CODES = frozenset({125, 26})
 _ENVIRONMENT = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC})
+#: Seconds from the loss of a link to the news of the death that caused it.
+_NEWS = 1.0
 #: Seconds for a stack dump before the kill.
 _DUMP = 0.2
 #: Seconds by which a child's own mercy is shorter than its parent's deadline for it.
@@ -249,13 +251,9 @@ class Life:
             case StopAsked():
                 return self._stop(event.mercy)
             case LinkLost():
-                # It knows as well, finishes what it accepted within its mercy, and exits.
-                if self.state in (State.STOPPING, State.KILLING, State.CONVICTED):
-                    return []
-                return [
-                    *self._enter(State.STOPPING, event.reason),
-                    self._wake(self._terms.mercy + MARGIN, "mercy"),
-                ]
+                # Mostly the news of its death is on its way.
+                ending = self.state in (State.STOPPING, State.KILLING, State.CONVICTED)
+                return [] if ending else [self._wake(_NEWS, "lost")]
             case Suspected():
                 return self._suspect()
             case Cleared():
@@ -317,6 +315,10 @@ class Life:
                 self._resume = State.STABLE
             case "start", State.STARTING:
                 return self._kill(f"not ready within {self._terms.start_timeout:g} s")
+            case "lost", _ if self.state is State.STARTING or self.up:
+                # It lives, knows as well, finishes what it accepted within its mercy, and exits.
+                stopping = self._enter(State.STOPPING, "its link is lost")
+                return [*stopping, self._wake(self._terms.mercy + MARGIN, "mercy")]
             case "mercy", State.STOPPING:
                 return self._kill("its mercy is over")
             case "dump", State.CONVICTED:

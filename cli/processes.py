@@ -26,7 +26,7 @@ from pyemperor.actors.superior import FromParent, ParentLost, Terminated, Upward
 from pyemperor.actors.vassal_master import VassalMaster
 from pyemperor.actors.wires import HttpWire, UwsgiWire
 from pyemperor.actors.worker import Worker
-from pyemperor.cli.handlers import handlers_of
+from pyemperor.cli.handlers import handlers_of, registered
 from pyemperor.cli.logs import log_request, log_to_stderr
 from pyemperor.protocol.messages import Birth
 
@@ -126,6 +126,7 @@ def fork_server(fd: int, log_style: str) -> int:
     """Run the fork server at the Emperor's office ``fd``."""
     setproctitle("pyemperor fork-server")
     log_to_stderr(log_style)
+    registered()
     lives = {"master": live_as_master, "worker": live_as_worker}
     return ForkServer(socket.socket(fileno=fd), lives).serve()
 

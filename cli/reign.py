@@ -15,7 +15,7 @@ from setproctitle import setproctitle
 
 from pyemperor.actors.actor import Threads
 from pyemperor.actors.clock import monotonic
-from pyemperor.actors.emperor import Emperor, Govern, Quit
+from pyemperor.actors.emperor import ChildEnded, Emperor, Govern, Quit
 from pyemperor.actors.imperial_host import ImperialForkHost
 from pyemperor.actors.journal import Journal
 from pyemperor.actors.listeners import SocketVault
@@ -35,8 +35,8 @@ from pyemperor.protocol.scenario import Scenario
 _EX_SOFTWARE = 70
 
 
-def _quit(number: int) -> object:
-    return Quit(signal.Signals(number).name)
+def _signalled(number: int) -> object:
+    return ChildEnded() if number == signal.SIGCHLD else Quit(signal.Signals(number).name)
 
 
 def reign(
@@ -79,7 +79,7 @@ def _rule(scenario: Scenario, style: str, vault: SocketVault, link: socket.socke
     inbox = emperor.actor_inbox
     if link is not None:
         journal.up = Pipe(inbox, link, lambda message, _: FromParent(message), ParentLost).send
-    watch_signals(inbox, _quit, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+    watch_signals(inbox, _signalled, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD)
     emperor.run_here()
     if emperor.failure is not None:
         return _EX_SOFTWARE

@@ -63,10 +63,10 @@ class Terminal:
         clock = self._paint(f"{at:+10.3f}", DIM)
         if colour == YELLOW and trace.reason == "exit code 0":
             colour = DIM
-        what = self._paint(f"{what:<13}", colour)
+        line = f"{clock}  {printable(trace.actor):<18} {self._paint(what, colour)}"
         told = (trace.actor, trace.reason) in self._said and trace.event != "request"
         self._said.add((trace.actor, trace.reason))
-        return f"{clock}  {printable(trace.actor):<18} {what} {'' if told else printable(trace.reason)}".rstrip()
+        return line if told or not trace.reason else f"{line}{' ' * (13 - len(what))} {printable(trace.reason)}"
 
     def verdict(self, verdict: Verdict) -> str:
         from rich.console import Console, Group

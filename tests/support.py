@@ -62,14 +62,15 @@ class Server:
 
     def _read(self) -> None:
         assert self.emperor.stderr is not None
-        for line in self.emperor.stderr:
-            try:
-                record = json.loads(line)
-            except ValueError:
-                record = {"level": "NOT JSON", "message": line.decode(errors="replace")}
-            with self._news:
-                self._lines.append(record)
-                self._news.notify_all()
+        with self.emperor.stderr as lines:
+            for line in lines:
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    record = {"level": "NOT JSON", "message": line.decode(errors="replace")}
+                with self._news:
+                    self._lines.append(record)
+                    self._news.notify_all()
 
     @property
     def log(self) -> list[Record]:

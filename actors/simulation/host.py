@@ -165,6 +165,9 @@ class SimulatedImperialHost(SimulatedHost):
             process.link.send(Office(), (self._simulation.pass_on(ours),))
         return pid
 
+    def reap(self) -> None:
+        """Simulated processes leave no zombies."""
+
     def close(self) -> None:
         """Ask the fork server to end after its last child; ``HostClosed`` follows."""
         self.closing = True

@@ -25,7 +25,7 @@ from pyemperor.cli import logs
 from pyemperor.cli.lines import Entry, Json, Served, duration, parts, printable, size
 from pyemperor.cli.logs import log_request, log_to_stderr
 from pyemperor.cli.pretty_lines import Pretty
-from pyemperor.cli.stderr import PATIENCE, Stderr
+from pyemperor.cli.stderr import PATIENCE, Stderr, _with_room
 from pyemperor.cli.uwsgi_lines import Uwsgi
 from pyemperor.protocol.messages import Birth, State
 from pyemperor.protocol.options import Vassal
@@ -498,22 +498,24 @@ def drain(fd: int) -> bytes:
     return data
 
 
-@pytest.fixture(params=["pipe", "terminal"])
-def ends(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
-    """Both ends of something that can be full: where it is read and where it is written."""
-    if request.param == "pipe":
-        reading, writing = os.pipe()
-    else:
+@pytest.fixture(params=["pipe", "pipe of an older kernel", "terminal"])
+def ends(request: pytest.FixtureRequest) -> Iterator[tuple[int, Stderr]]:
+    """Something that can be full: where it is read, and the log that writes to it."""
+    if request.param == "terminal":
         reading, writing = pty.openpty()
         tty.setraw(writing)
-    yield reading, writing
+    else:
+        reading, writing = os.pipe()
+    stderr = Stderr(missing, writing)
+    if request.param == "pipe of an older kernel":
+        stderr._write = _with_room
+    yield reading, stderr
     os.close(reading)
     os.close(writing)
 
 
-def test_a_reader_who_does_not_read_stops_nobody_and_hears_later_what_he_missed(ends: tuple[int, int]) -> None:
-    reading, writing = ends
-    stderr = Stderr(missing, writing)
+def test_a_reader_who_does_not_read_stops_nobody_and_hears_later_what_he_missed(ends: tuple[int, Stderr]) -> None:
+    reading, stderr = ends
     number = 2000
     begun = time.monotonic()
     for index in range(number):
