@@ -64,8 +64,6 @@ class _Process:
     link: Pipe
     pid: int = 0
     pidfd: int = -1
-    #: Another fork server forked it: the present one knows nothing of it.
-    inherited: bool = False
 
 
 @dataclass(slots=True)
@@ -160,7 +158,6 @@ class ForkHost:
         messages: list[object] = [HostClosed() if self.closing else HostLost()]
         messages += [self._drop(number, 0, "the fork server died") for number in unborn]
         for process in self._processes.values():
-            process.inherited = True
             self.inbox.watch(process.pidfd, select.EPOLLIN, self._gone_unseen(process))
         return messages
 
@@ -202,15 +199,13 @@ class ForkHost:
                 logger.debug("{} was gone before signal {}", key, number)
 
     def kill(self, key: Key, *, family: bool) -> None:
-        """SIGKILL; with ``family`` also the workers of a master, which the fork server knows."""
-        if (process := self._process(key)) is None:
-            return
-        try:
-            if process.inherited:
-                raise ConnectionResetError("its fork server is gone")
-            self._office().send(encode(Kill(self._of[key], family)))
-        except OSError:
-            self.signal(key, signal.SIGKILL)
+        """SIGKILL, whatever becomes of the fork server; with ``family`` that kills the workers of a master as well."""
+        if family and key in self._of:
+            try:
+                self._office().send(encode(Kill(self._of[key], family)))
+            except OSError as error:
+                logger.warning("{}: its workers are left to their mercy: {}", key.name, error)
+        self.signal(key, signal.SIGKILL)
 
     def evidence(self, key: Key) -> Evidence:
         """What the machine knows of the child now."""

@@ -8,16 +8,18 @@ import sys
 import termios
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from pyemperor.actors.actor import Inbox
 from pyemperor.protocol.errors import LinkError
 from pyemperor.protocol.frames import FrameDecoder, encode
-from pyemperor.protocol.messages import Beat, Message, Trace
+from pyemperor.protocol.messages import Beat, Forked, LinkMessage, Message, Office, Trace
 
 _CHUNK = 65536
 #: Messages that wait for a peer that does not read; a beat replaces the one that waits already.
 MAX_WAITING = 1000
+#: Descriptors that may have come before their message, or in one message.
+MAX_FDS = 8
 
 
 class Link(Protocol):
@@ -30,6 +32,9 @@ class Link(Protocol):
 class Pipe:
     """One end of a link. What arrives is delivered as ``wrap(message, fds)``, its end as ``lost(reason)``.
 
+    ``union`` says which messages may arrive. Descriptors go to the message that carries them; the kernel hands
+    them over with the first byte of its frame, which often lies behind other frames of the same read.
+
     When the peer does not read, frames wait here: of beats only the newest (a beat is state, not an
     event), of traces none beyond :data:`MAX_WAITING`, and a peer that lets more than that of anything
     else pile up has lost the link.
@@ -41,13 +46,15 @@ class Pipe:
         sock: socket.socket,
         wrap: Callable[[Message, list[int]], object],
         lost: Callable[[str], object],
+        union: Any = LinkMessage,
     ) -> None:
         sock.setblocking(False)
         self._inbox = inbox
         self._sock = sock
         self._wrap = wrap
         self._lost = lost
-        self._decoder = FrameDecoder()
+        self._decoder = FrameDecoder(union)
+        self._fds: list[int] = []
         self._waiting: deque[tuple[Message | None, bytes, tuple[int, ...]]] = deque()
         self.dropped = 0
         inbox.watch(sock.fileno(), select.EPOLLIN, self._ready)
@@ -107,12 +114,14 @@ class Pipe:
         messages: list[object] = []
         try:
             while self._sock.fileno() >= 0:
-                data, fds, _, _ = socket.recv_fds(self._sock, _CHUNK, 8, socket.MSG_CMSG_CLOEXEC)
+                data, fds, _, _ = socket.recv_fds(self._sock, _CHUNK, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
                 if not data:
                     raise LinkError("the peer closed the link")
+                self._fds += fds
                 for message in self._decoder.feed(data):
-                    messages.append(self._wrap(message, fds))
-                    fds = []
+                    messages.append(self._wrap(message, self._carried_by(message)))
+                if len(self._fds) > MAX_FDS:
+                    raise LinkError("the peer sent descriptors that belong to no message")
                 if len(self._waiting) > 2 * MAX_WAITING:
                     raise LinkError(f"the peer has not read {len(self._waiting)} messages")
         except BlockingIOError:
@@ -122,6 +131,12 @@ class Pipe:
             messages.append(self._lost(str(error)))
         return messages
 
+    def _carried_by(self, message: Message) -> list[int]:
+        carried: list[int] = []
+        if isinstance(message, Office | Forked):
+            carried, self._fds = self._fds, carried
+        return carried
+
     def unread(self) -> int:
         """Bytes of ours that the peer has not read (SIOCOUTQ), 0 when the link is closed."""
         if self._sock.fileno() < 0:
@@ -129,12 +144,17 @@ class Pipe:
         answer = fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, bytes(4))
         return int.from_bytes(answer, sys.byteorder)
 
+    def finish(self) -> None:
+        """Send no more: the peer reads what was sent, then the end; what it says is still read."""
+        if self._sock.fileno() >= 0:
+            self._sock.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         """Close this end; the peer reads what was sent, then the end."""
         if self._sock.fileno() >= 0:
             self._inbox.unwatch(self._sock.fileno())
             self._sock.close()
-            for _, _, fds in self._waiting:
-                for fd in fds:
-                    os.close(fd)
+            for fd in [*self._fds, *(fd for _, _, fds in self._waiting for fd in fds)]:
+                os.close(fd)
+            self._fds.clear()
             self._waiting.clear()

@@ -107,7 +107,7 @@ class VassalMaster(Overseer):
         if self._stopping:
             return
         self._stopping = why
-        self.journal.log("INFO", f"{why}: stopping the workers", self._now)
+        self.journal.log("DEBUG", f"{why}: stopping the workers", self._now)
         if mercy < math.inf:
             self.after(mercy, _NoMercy())
         self.supervise(_WORKERS, Shutdown())

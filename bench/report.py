@@ -57,7 +57,7 @@ def show(console: Console, results: Mapping[str, Result], about: Mapping[str, An
             console.print(f"{name}: {note}", highlight=False, markup=False)
     console.print(how(about), highlight=False, markup=False)
     if about["load before"] > 0.25 * about["cores"]:
-        console.print("The machine was not idle before the run: take these figures for a rehearsal.", style="yellow")
+        console.print("The machine was not idle before the run: only a rehearsal.", style="yellow")
 
 
 def how(about: Mapping[str, Any]) -> str:

@@ -246,7 +246,7 @@ class Before(msgspec.Struct, frozen=True):
 
     @property
     def ending(self) -> bool:
-        """Whether its end is no surprise. One that stops for a reason was not asked to: it lost its link."""
+        """Whether its end is no surprise; one that stops for a reason was not asked to, it lost its link."""
         if self.state == State.STOPPING:
             return not self.reason
         return self.state in (State.KILLING, State.CONVICTED)

@@ -138,8 +138,9 @@ def _state_words(entry: Entry, before: Before) -> tuple[str, str]:
         case State.CONVICTED:
             return "ERROR", reason
         case State.STOPPING:
-            # A lost link is mostly how a death shows first: the next line says more.
-            return "DEBUG" if entry.worker or reason else "INFO", "stopping" + because
+            if reason:  # nobody asked it to
+                return "WARNING", f"{reason}: it finishes what it accepted"
+            return "DEBUG" if entry.worker else "INFO", "stopping"
         case State.KILLING:
             return "WARNING", "killing it" + because
         case State.BACKOFF:

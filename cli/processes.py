@@ -31,6 +31,11 @@ from pyemperor.cli.logs import log_request, log_to_stderr
 from pyemperor.protocol.messages import Birth
 
 
+def log_level(traced: bool) -> str:
+    """Where a timeline tells what happens, the log keeps to what is wrong."""
+    return "WARNING" if traced else "INFO"
+
+
 def watch_signals(inbox: Inbox, message: Callable[[int], object], *numbers: int) -> None:
     """Deliver ``message(number)`` for each of the signals; the handler itself does nothing."""
     bell, ring = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -57,7 +62,7 @@ def live_as_master(
 ) -> int:
     """Run a VassalMaster until it ends; the value is the exit code."""
     assert office is not None
-    log_to_stderr(birth.log_style)
+    log_to_stderr(birth.log_style, level=log_level(birth.traced), birth=birth)
     fds = [sock.fileno() for sock in listeners]
     master = VassalMaster(
         Threads(),
@@ -73,7 +78,7 @@ def live_as_worker(
     birth: Birth, link: socket.socket, _office: socket.socket | None, listeners: list[socket.socket]
 ) -> int:
     """Run a Worker until it ends; the value is the exit code."""
-    log_to_stderr(birth.log_style)
+    log_to_stderr(birth.log_style, level=log_level(birth.traced), birth=birth)
     vassal = birth.vassal
     if vassal.chdir:
         os.chdir(vassal.chdir)
@@ -125,7 +130,7 @@ def _run(actor: VassalMaster | Worker) -> int:
 def fork_server(fd: int, log_style: str) -> int:
     """Run the fork server at the Emperor's office ``fd``."""
     setproctitle("pyemperor fork-server")
-    log_to_stderr(log_style)
+    log_to_stderr(log_style, actor="fork-server")
     registered()
     lives = {"master": live_as_master, "worker": live_as_worker}
     return ForkServer(socket.socket(fileno=fd), lives).serve()

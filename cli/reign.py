@@ -24,7 +24,7 @@ from pyemperor.actors.pipe import Pipe
 from pyemperor.actors.superior import FromParent, ParentLost
 from pyemperor.cli.front import Nginx
 from pyemperor.cli.logs import log_to_stderr
-from pyemperor.cli.processes import watch_signals
+from pyemperor.cli.processes import log_level, watch_signals
 from pyemperor.cli.scenarios import read_scenario
 from pyemperor.protocol.errors import ConfigError
 from pyemperor.protocol.frames import encode
@@ -52,7 +52,7 @@ def reign(
     """
     setproctitle("pyemperor emperor")
     style = scenario.emperor.log_style
-    log_to_stderr(style)
+    log_to_stderr(style, level=log_level(link is not None))
     vault = SocketVault()
     front = None
     try:

@@ -72,6 +72,8 @@ class Uwsgi:
                 return [*preamble, f"spawned uWSGI {me} (pid: {entry.pid}, cores: {self._cores})"]
             case State.STOPPING if not entry.reason:
                 return [f"Gracefully killing {mine}..."]
+            case State.STOPPING:
+                return [f"{mine} finishes what it accepted: {entry.reason}"]
             case State.SUSPECT:
                 return [f"{mine} is silent: asking it whether it lives"]
             case State.CONVICTED:

@@ -1,6 +1,7 @@
 """Writes the tables of options in docs/*.md from the tables in the code: ``make docs``.
 
-A table stands between ``<!-- options: SCOPE -->`` and ``<!-- end -->``; what else is in the file is left alone.
+A table stands between ``<!-- options: SCOPE -->``, ``<!-- events -->`` or ``<!-- messages -->`` and
+``<!-- end -->``; what else is in the file is left alone.
 With ``--check`` nothing is written, and the exit code says whether something would be.
 """
 
@@ -10,26 +11,37 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pyemperor.protocol import expect, fault, load, options, scenario
+from pyemperor.protocol import expect, fault, load, messages, options, scenario
 from pyemperor.protocol.tables import Option
 
 _ROWS = (*options.OPTIONS, *scenario.KEYS, *load.KEYS, *fault.KEYS, *expect.KEYS)
-_BLOCK = re.compile(r"(<!-- options: (?P<scope>[a-z]+)(?P<rest> without effect)? -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- (?P<what>[a-z :]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _EFFECT = {"accepted": "needless", "planned": "not yet", "refused": "an error"}
 
 
-def table(scope: str, *, honoured: bool) -> str:
-    """The table of the rows of ``scope`` in Markdown: those that have an effect, or those that have none."""
-    found = [row for row in _ROWS if row.scope == scope and (row.status == "honoured") == honoured]
+def table(what: str) -> str:
+    """The table of ``what`` in Markdown."""
+    if what == "events":
+        return _lines(("event", "meaning"), ((f"`{name}`", text) for name, text in messages.EVENTS.items()))
+    if what == "messages":
+        return _lines(("message", "fields", "meaning"), map(_message, messages.Message.__subclasses__()))
+    scope, _, rest = what.removeprefix("options: ").partition(" ")
+    found = [row for row in _ROWS if row.scope == scope and (row.status == "honoured") == (not rest)]
     if not found:
-        raise SystemExit(f"no options of scope {scope}")
-    if honoured:
-        return _lines(("option", "value", "default", "meaning"), map(_honoured, found))
-    return _lines(("option", "what it asks for", "here", "why, or what to do"), map(_without_effect, found))
+        raise SystemExit(f"there is no table of {what}")
+    if rest:
+        return _lines(("option", "what it asks for", "here", "why, or what to do"), map(_without_effect, found))
+    return _lines(("option", "value", "default", "meaning"), map(_honoured, found))
+
+
+def _message(one: type[messages.Message]) -> tuple[str, ...]:
+    meaning = " ".join((one.__doc__ or "").partition("\n\n")[0].split())
+    meaning = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", meaning).replace("``", "`")
+    return f"`{one.__name__}`", ", ".join(f"`{name}`" for name in one.__struct_fields__), meaning
 
 
 def _honoured(row: Option) -> tuple[str, ...]:
-    meaning = row.meaning + (f" (with `kind` {' or '.join(row.kinds)})" if row.kinds else "")
+    meaning = row.meaning + (f" (only {', '.join(row.kinds)})" if row.kinds else "")
     return _names(row), row.expected, _default(row), meaning
 
 
@@ -67,7 +79,7 @@ def _lines(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def _filled(text: str) -> str:
-    return _BLOCK.sub(lambda block: block[1] + table(block["scope"], honoured=not block["rest"]) + block[4], text)
+    return _BLOCK.sub(lambda block: block[1] + table(block["what"]) + block[3], text)
 
 
 def main(arguments: list[str]) -> int:

@@ -22,4 +22,4 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     (folder / "cgi").mkdir()
     with serving(folder, _SITE, CANARY="of the server") as server:
-        yield Site(server, folder / "cgi", folder / "site.sock", "site")
+        yield Site(server, folder / "cgi", folder / "site.sock")

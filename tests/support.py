@@ -40,7 +40,7 @@ class Server:
         self.port = free_port()
         scenario = folder / "scenario.toml"
         scenario.write_text(f'[parameters]\nport = "{self.port}"\n[emperor]\nlog-style = "json"\n{text}')
-        self._folder = folder
+        self.folder = folder
         self._lines: list[Record] = []
         self._news = threading.Condition()
         self._tolerated = ("DEBUG", "INFO", "WARNING")
@@ -113,7 +113,7 @@ class Server:
             self._reader.join(PATIENCE)
         assert code == 0, self._lines
         assert left == []
-        assert [path for path in self._folder.rglob("*") if stat.S_ISSOCK(path.lstat().st_mode)] == []
+        assert [path for path in self.folder.rglob("*") if stat.S_ISSOCK(path.lstat().st_mode)] == []
         assert [record for record in self._lines if record["level"] not in self._tolerated] == []
 
 
@@ -241,7 +241,6 @@ class Site:
     server: Server
     folder: Path
     socket: Path
-    vassal: str
 
     def script(self, name: str, text: str, mode: int = 0o755) -> str:
         """Write a script, sh unless it begins with ``#!``; its URL path."""
@@ -290,6 +289,12 @@ def gone(pid: int, seconds: float = PATIENCE) -> bool:
         return bool(poll.poll(seconds * 1000))
     finally:
         os.close(fd)
+
+
+def pids(site: Site, marker: str) -> list[int]:
+    """The process ids that a script wrote to stderr as ``MARKER PID ...``: it runs."""
+    record = site.server.wait_for(event="stderr", message=lambda message: f": {marker} " in message)
+    return [int(word) for word in record["message"].split(f"{marker} ")[1].split()]
 
 
 def variables(answer: Answer) -> Mapping[str, str]:

@@ -21,8 +21,6 @@ class _Process:
     key: Key
     link: End
     born: SimulatedProcess | None = None
-    #: Another fork server forked it.
-    inherited: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -90,8 +88,7 @@ class SimulatedHost:
         for number, process in list(self._processes.items()):
             if process.born is None:
                 self._drop(number, 0, "the fork server died")
-            elif not process.inherited:
-                process.inherited = True
+            else:
                 self._watch(process, process.born)
         return HostClosed() if self.closing else HostLost()
 
@@ -119,13 +116,9 @@ class SimulatedHost:
             process.born.signal(number)
 
     def kill(self, key: Key, *, family: bool) -> None:
-        process = self._process(key)
-        if process is None:
-            return
-        if process.inherited or self.office is None:
-            self.signal(key, SIGKILL)
-        else:
+        if family and self.office is not None and key in self._of:
             self.office.send(Kill(self._of[key], family))
+        self.signal(key, SIGKILL)
 
     def evidence(self, key: Key) -> Evidence:
         process = self._process(key)

@@ -146,7 +146,7 @@ def test_killed_vassal_is_cursed_and_removed_whether_its_link_or_its_death_is_se
     actor = "master:hello"
     stamp = "Wed Feb  5 11:35:43 2014 - "
     ready = state(actor, State.READY, pid=7)
-    link = state(actor, State.STOPPING, pid=7, reason="the peer closed the link")
+    link = state(actor, State.STOPPING, pid=7, reason="its link is lost")
     death = state(actor, State.ABSENT, pid=7, reason="killed by signal 9")
     curse, removed = (
         f"{stamp}[emperor] curse the uwsgi instance hello (pid: 7)",
@@ -199,7 +199,6 @@ def test_life_of_workers_as_their_master_logs_it() -> None:
         state(one, State.STARTING, pid=11),
         state(two, State.STARTING, pid=12),
         state(one, State.READY, pid=11),
-        state(one, State.STOPPING, pid=11, reason="the peer closed the link"),
         state(one, State.ABSENT, pid=11, reason="killed by signal 9"),
         event(one, "restart"),
         state(one, State.STARTING, pid=13),
@@ -283,7 +282,6 @@ def test_a_worker_that_dies_is_a_warning_and_its_return_is_said() -> None:
     said = lines(
         Pretty(),
         state(one, State.READY, pid=8),
-        state(one, State.STOPPING, pid=8, reason="the peer closed the link"),
         state(one, State.ABSENT, pid=8, reason="killed by signal 9"),
         event(one, "exit", "killed by signal 9"),
         event(one, "restart"),
@@ -294,6 +292,19 @@ def test_a_worker_that_dies_is_a_warning_and_its_return_is_said() -> None:
     assert said == [
         "11:35:43.250 WARN  hello/1      died: killed by signal 9 (pid 8)",
         "11:35:43.250 INFO  hello/1      ready again (pid 9)",
+    ]
+
+
+def test_a_process_that_outlives_its_link_is_a_warning() -> None:
+    lost = state("worker:hello/1", State.STOPPING, pid=8, reason="its link is lost")
+    ended = state("worker:hello/1", State.ABSENT, pid=8, reason="exit code 0")
+    assert lines(Pretty(), lost, ended) == [
+        "11:35:43.250 WARN  hello/1      its link is lost: it finishes what it accepted (pid 8)",
+        "11:35:43.250 WARN  hello/1      died: exit code 0 (pid 8)",
+    ]
+    assert lines(Uwsgi(), lost, ended) == [
+        "worker 1 (pid: 8) finishes what it accepted: its link is lost",
+        "DAMN ! worker 1 (pid: 8) died :( trying respawn ...",
     ]
 
 

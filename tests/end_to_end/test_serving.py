@@ -1,0 +1,470 @@
+"""A running server and its clients: time limits, clients that leave or dawdle, broken packets, nothing left over."""
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyemperor.actors.linux import living_descendants, zombies
+from pyemperor.protocol.uwsgi import PONG
+from tests.support import (
+    PYTHON,
+    Answer,
+    Server,
+    Site,
+    connect,
+    converse,
+    gone,
+    packet,
+    pids,
+    read_to_end,
+    serving,
+    timed,
+    variables,
+)
+
+BOTH = pytest.mark.parametrize("wire", ["uwsgi", "http"])
+HELLO = "printf 'Content-Type: text/plain\\n\\nhello'"
+
+_HASTY = """
+[[vassal]]
+name = "hasty"
+socket = "hasty.sock"
+http-socket = "127.0.0.1:${port}"
+cgi = "/cgi-bin=cgi"
+cgi-timeout = 0.5
+socket-timeout = 0.5
+buffer-size = 4096
+threads = 2
+[[vassal]]
+name = "options"
+socket = "options.sock"
+cgi = ["/cgi-bin=cgi", "/one=cgi/one.cgi", "/cgi-bin/deep=deep"]
+cgi-index = ["index.cgi", "index.txt"]
+cgi-allowed-ext = [".cgi", ".txt", ".up"]
+cgi-helper = [".txt=env -u PATH cat", ".up=no-such-program"]
+cgi-pass-auth = true
+env = ["GREETING=hello = you", "PATH=/bin:/usr/bin"]
+chdir = "deep"
+"""
+
+
+@pytest.fixture(scope="module")
+def _hasty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("hasty")
+    (folder / "cgi").mkdir()
+    (folder / "deep").mkdir()
+    with serving(folder, _HASTY) as server:
+        yield server
+
+
+@pytest.fixture
+def hasty(_hasty_server: Server) -> Site:
+    """A vassal whose limits are short."""
+    folder = _hasty_server.folder
+    return Site(_hasty_server, folder / "cgi", folder / "hasty.sock")
+
+
+@pytest.fixture
+def options(_hasty_server: Server) -> Site:
+    """A vassal that uses the options of the CGI plugin."""
+    folder = _hasty_server.folder
+    return Site(_hasty_server, folder / "cgi", folder / "options.sock")
+
+
+# ---- time limits ----------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_a_silent_script_is_a_504_and_its_group_is_ended(hasty: Site, wire: str) -> None:
+    path = hasty.script("silent.cgi", f"sleep 60 & echo silent-{wire} $$ $! >&2; wait")
+    answer, seconds = timed(lambda: hasty.request(wire, path))
+    assert answer.status == 504
+    assert "silent for 0.5 s" in answer.text
+    assert 0.4 < seconds < 2
+    assert all(gone(pid) for pid in pids(hasty, f"silent-{wire}"))
+    record = hasty.logged(path)
+    assert "cgi-timeout" in record["remedy"]
+    assert record["status"] == 504
+
+
+def test_who_ignores_sigterm_is_killed(hasty: Site) -> None:
+    path = hasty.script("stubborn.cgi", "trap '' TERM; sleep 60 & echo stubborn $$ $! >&2; wait; sleep 60")
+    answer, seconds = timed(lambda: hasty.uwsgi(path))
+    assert answer.status == 504
+    assert seconds < 2  # the client does not wait for the end of it
+    assert all(gone(pid, 5) for pid in pids(hasty, "stubborn"))
+
+
+def test_a_member_of_the_group_that_ignores_sigterm_is_killed(hasty: Site) -> None:
+    script = "(trap '' TERM; exec sleep 60) & echo leader $$ $! >&2; wait"
+    assert hasty.uwsgi(hasty.script("leader.cgi", script)).status == 504
+    assert all(gone(pid, 5) for pid in pids(hasty, "leader"))
+
+
+def test_a_script_may_clean_up(hasty: Site, tmp_path: Path) -> None:
+    script = f"trap 'sleep 0.3; echo clean >{tmp_path}/it; exit' TERM; echo tidy $$ >&2; sleep 60 & wait"
+    assert hasty.uwsgi(hasty.script("tidy.cgi", script)).status == 504
+    assert gone(pids(hasty, "tidy")[0])
+    assert (tmp_path / "it").read_text() == "clean\n"
+
+
+@BOTH
+def test_silence_inside_the_body_cuts_the_response(hasty: Site, wire: str) -> None:
+    path = hasty.script("stalls.cgi", f"{HELLO}; echo stalls-{wire} $$ >&2; sleep 60")
+    answer = hasty.request(wire, path)
+    assert answer.cut
+    assert answer.text == "hello"
+    assert gone(pids(hasty, f"stalls-{wire}")[0])
+
+
+def test_slow_is_not_silent(hasty: Site) -> None:
+    path = hasty.script("slow.cgi", f"{HELLO}; for i in 1 2 3 4 5; do sleep 0.2; printf $i; done")
+    answer = hasty.uwsgi(path)
+    assert (answer.text, answer.cut) == ("hello12345", False)
+
+
+def test_a_body_that_does_not_arrive_is_not_the_scripts_fault(hasty: Site) -> None:
+    path = hasty.script("waits.cgi", "echo waits $$ >&2; exec cat")
+    with connect(hasty.socket) as sock:
+        sock.sendall(packet(path, method="POST", length=10) + b"half")
+        answer = read_to_end(sock)
+    assert answer.status == 408
+    assert gone(pids(hasty, "waits")[0])
+
+
+@pytest.mark.parametrize("wire", ["uwsgi", "http"])
+def test_a_request_that_does_not_arrive_is_a_408(hasty: Site, wire: str) -> None:
+    whole = {"uwsgi": packet("/cgi-bin/x"), "http": b"GET /cgi-bin/x HTTP/1.1\r\n"}[wire]
+    address = {"uwsgi": hasty.socket, "http": ("127.0.0.1", hasty.server.port)}[wire]
+    seen = len(hasty.server.log)
+    with connect(address) as sock:
+        sock.sendall(whole[:20])
+        answer = read_to_end(sock)
+    assert answer.status == 408
+    assert "socket-timeout" in hasty.server.wait_for(since=seen, event="request", status=408)["remedy"]
+
+
+# ---- clients that leave, clients that dawdle ---------------------------------------------------------------
+
+
+@BOTH
+def test_a_client_that_leaves_ends_a_silent_script(site: Site, wire: str) -> None:
+    path = site.script("alone.cgi", f"sleep 60 & echo alone-{wire} $$ $! >&2; wait")
+    request = {"uwsgi": packet(path), "http": f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()}[wire]
+    address = {"uwsgi": site.socket, "http": ("127.0.0.1", site.server.port)}[wire]
+    with connect(address) as sock:
+        sock.sendall(request)
+        running = pids(site, f"alone-{wire}")
+    assert all(gone(pid, 1.5) for pid in running)
+    record = site.server.wait_for(event="request", uri=path, script_pid=running[0])
+    assert record["status"] == 499
+    assert "client" in record["problem"]
+
+
+@BOTH
+def test_a_client_that_leaves_inside_the_answer_ends_the_script(site: Site, wire: str) -> None:
+    path = site.script("endless.cgi", f"{HELLO}; echo endless-{wire} $$ >&2; exec cat /dev/zero")
+    request = {"uwsgi": packet(path), "http": f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()}[wire]
+    address = {"uwsgi": site.socket, "http": ("127.0.0.1", site.server.port)}[wire]
+    with connect(address) as sock:
+        sock.sendall(request)
+        assert sock.recv(100)
+    assert gone(pids(site, f"endless-{wire}")[0], 1.5)
+
+
+@BOTH
+def test_a_client_that_leaves_inside_its_body_does_not_pass_for_a_whole_one(site: Site, wire: str) -> None:
+    script = PYTHON + """
+import os, sys
+print("half-body", os.getpid(), file=sys.stderr, flush=True)
+sys.stdin.buffer.read()
+print("Content-Type: text/plain\\n")
+print("took it for whole", file=sys.stderr)
+"""
+    path = site.script(f"upload-{wire}.cgi", script.replace("half-body", f"half-body-{wire}"))
+    head = {
+        "uwsgi": packet(path, method="POST", length=1000),
+        "http": f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n".encode(),
+    }[wire]
+    address = {"uwsgi": site.socket, "http": ("127.0.0.1", site.server.port)}[wire]
+    with connect(address) as sock:
+        sock.sendall(head + b"half")
+        running = pids(site, f"half-body-{wire}")
+    assert gone(running[0])
+    assert "body" in site.logged(path)["problem"]
+    assert not [r for r in site.server.log if "took it for whole" in r["message"]]
+
+
+@BOTH
+def test_a_client_that_dawdles_costs_no_memory(site: Site, wire: str) -> None:
+    size = 20_000_000
+    path = site.script("large.cgi", f"{HELLO}; head -c {size} /dev/zero; echo large-{wire} $$ >&2")
+    other = site.script("other.cgi", HELLO)
+    request = {"uwsgi": packet(path), "http": f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()}[wire]
+    address = {"uwsgi": site.socket, "http": ("127.0.0.1", site.server.port)}[wire]
+    before = _peak(site)
+    with connect(address) as sock:
+        sock.sendall(request)
+        assert b"hello" in sock.recv(1 << 16)
+        for _ in range(30):  # the other runner is not held up, and time goes by
+            assert site.uwsgi(other).text == "hello"
+        assert not [r for r in site.server.log if f"large-{wire}" in r["message"]]  # back-pressure holds it
+        rest = read_to_end(sock)
+    assert rest.raw.count(b"\0") >= size - (1 << 16)
+    assert pids(site, f"large-{wire}")
+    assert _peak(site) - before < 2 << 20
+
+
+def _peak(site: Site) -> int:
+    """Peak memory of the worker in bytes."""
+    status = Path(f"/proc/{site.server.workers('site')[0]}/status").read_text()
+    found = re.search(r"VmHWM:\s*(\d+) kB", status)
+    assert found
+    return int(found[1]) * 1024
+
+
+def test_more_clients_than_runners_wait_their_turn(site: Site, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    held = site.script("held.cgi", f"echo held $$ >&2; read x <{tmp_path}/fifo; {HELLO}")
+    socks = [connect(site.socket) for _ in range(5)]
+    for sock in socks:
+        sock.sendall(packet(held))
+    pids(site, "held")
+    with open(tmp_path / "fifo", "w") as fifo:
+        fifo.write("go\n" * 10000)
+        fifo.flush()
+        answers = [read_to_end(sock) for sock in socks]
+    assert [answer.text for answer in answers] == ["hello"] * 5
+    for sock in socks:
+        sock.close()
+
+
+# ---- packets --------------------------------------------------------------------------------------------
+
+
+def test_a_packet_byte_by_byte(site: Site) -> None:
+    path = site.script("bytes.cgi", "printf 'Content-Type: text/plain\\n\\n'; exec cat")
+    with connect(site.socket) as sock:
+        for byte in packet(path, method="POST", length=3) + b"abc":
+            sock.sendall(bytes((byte,)))
+            assert _ping(site) == PONG  # a round trip of another client: what was sent is taken
+        assert read_to_end(sock).text == "abc"
+
+
+def _ping(site: Site) -> bytes:
+    return converse(connect(site.socket), bytes((100, 0, 0, 0))).raw
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "problem", "remedy"),
+    [
+        (packet("/" + "x" * 5000), 431, "too large: 5", "buffer-size"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 400, "the request is HTTP", "uwsgi_pass"),
+        (b"\x16\x03\x01\x02\x00" + bytes(600), 400, "TLS", "suwsgi"),
+        (b"\x09\x04\x00\x00\xff\xff\x00\x00", 400, "outside the var block", "web server"),
+        (b"\x09\x00\x00\x00", 400, "REQUEST_METHOD", "include uwsgi_params"),
+        (packet("/", modifier1=5), 501, "modifier1 5", "uwsgi_modifier1 9;"),
+        (packet("/x/..", HTTP_HOST="a"), 400, "segment", ""),
+        (packet("/", CONTENT_LENGTH="5abc"), 400, "not a number", ""),
+        (packet("/", HTTP_TRANSFER_ENCODING="chunked"), 411, "Content-Length", "nginx"),
+        (packet("/elsewhere"), 404, "no script here", "mounts /cgi-bin"),
+    ],
+)
+def test_a_bad_request_is_answered_and_logged_once(
+    hasty: Site, request_bytes: bytes, status: int, problem: str, remedy: str
+) -> None:
+    seen = len(hasty.server.log)
+    answer = converse(connect(hasty.socket), request_bytes)
+    assert (answer.status, answer.cut) == (status, False)
+    assert problem in answer.text
+    record = hasty.server.wait_for(since=seen, event="request", status=status)
+    assert problem in record["problem"]
+    assert remedy in record.get("remedy", "")
+    assert _ping(hasty) == PONG
+    assert len([r for r in hasty.server.log[seen:] if r["level"] != "INFO"]) == 1
+
+
+def test_an_unknown_modifier_names_the_directive_to_the_client(site: Site) -> None:
+    assert "uwsgi_modifier1" in site.uwsgi("/cgi-bin/x", modifier1=5).text
+
+
+def test_modifier_0_is_cgi_where_there_is_nothing_else(site: Site) -> None:
+    assert site.uwsgi(site.script("zero.cgi", HELLO), modifier1=0).text == "hello"
+
+
+def test_a_large_body_behind_a_bad_request_does_not_hide_the_answer(site: Site) -> None:
+    answer = site.uwsgi("/cgi-bin/missing.cgi", bytes(3 << 20))
+    assert (answer.status, answer.cut) == (404, False)
+
+
+def test_a_probe_that_only_connects_is_no_request(site: Site) -> None:
+    seen = len(site.server.log)
+    for _ in range(5):
+        connect(site.socket).close()
+        connect(("127.0.0.1", site.server.port)).close()
+    assert _ping(site) == PONG
+    assert [r for r in site.server.log[seen:] if r["level"] != "INFO"] == []
+
+
+# ---- scripts that cannot be run ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "mode", "status", "problem", "remedy"),
+    [
+        ("plain.cgi", HELLO, 0o644, 403, "may not be executed", "chmod +x"),
+        ("interpreter.cgi", "#!/no/such/interpreter\n", 0o755, 500, "cannot be started", "#! line"),
+        ("shebang.cgi", "#!\n", 0o755, 500, "is not a program", "#!/bin/sh"),
+        ("folder/it.cgi", HELLO, 0o755, 404, "no such script", "folder"),
+    ],
+)
+def test_scripts_that_cannot_be_run(
+    site: Site, name: str, text: str, mode: int, status: int, problem: str, remedy: str
+) -> None:
+    path = site.script(name, text, mode)
+    path = path.removesuffix("/it.cgi")
+    answer = site.uwsgi(path)
+    assert answer.status == status
+    assert problem in answer.text
+    assert str(site.folder) not in answer.text
+    record = site.logged(path)
+    assert problem in record["problem"]
+    assert remedy in record["remedy"]
+    assert str(site.folder) in record["remedy"]
+
+
+def test_a_text_without_interpreter_is_not_run_by_a_shell(site: Site) -> None:
+    path = site.script("text.cgi", "#!")
+    (site.folder / "text.cgi").write_text("echo run by a shell\n")
+    assert site.uwsgi(path).status == 500
+
+
+# ---- options --------------------------------------------------------------------------------------------
+
+
+def test_env_and_pass_auth(options: Site) -> None:
+    path = options.script("env.cgi", "printf 'Content-Type: text/plain\\n\\n'; exec env -0")
+    found = variables(options.uwsgi(path, HTTP_AUTHORIZATION="Bearer x"))
+    assert found["GREETING"] == "hello = you"
+    assert found["PATH"] == "/bin:/usr/bin"
+    assert found["HTTP_AUTHORIZATION"] == "Bearer x"
+
+
+def test_a_file_mount(options: Site) -> None:
+    options.script("one.cgi", "printf 'Content-Type: text/plain\\n\\n'; exec env -0")
+    found = variables(options.uwsgi("/one/more/info"))
+    assert (found["SCRIPT_NAME"], found["PATH_INFO"]) == ("/one", "/more/info")
+    assert found["PWD"] == str(options.folder)
+    assert options.uwsgi("/onemore").status == 404
+
+
+def test_the_longest_mount_wins(options: Site) -> None:
+    deep = options.folder.parent / "deep"
+    script = deep / "down.cgi"
+    script.write_text(f"#!/bin/sh\n{HELLO}; pwd")
+    script.chmod(0o755)
+    assert options.uwsgi("/cgi-bin/deep/down.cgi").text == f"hello{deep}\n"
+
+
+def test_an_index(options: Site) -> None:
+    options.script("shop/index.cgi", "printf 'Content-Type: text/plain\\n\\n'; exec env -0")
+    assert variables(options.uwsgi("/cgi-bin/shop/?q"))["SCRIPT_NAME"] == "/cgi-bin/shop/index.cgi"
+    assert options.uwsgi("/cgi-bin/").status == 404
+
+
+def test_a_helper_runs_what_is_not_executable_with_its_arguments(options: Site) -> None:
+    (options.folder / "page.txt").write_text("Content-Type: text/plain\n\nby cat")
+    assert options.uwsgi("/cgi-bin/page.txt").text == "by cat"
+
+
+def test_a_helper_that_is_not_installed(options: Site) -> None:
+    (options.folder / "page.up").write_text("")
+    answer = options.uwsgi("/cgi-bin/page.up")
+    assert answer.status == 500
+    assert "no-such-program" in options.logged("/cgi-bin/page.up")["remedy"]
+
+
+def test_only_allowed_endings(options: Site) -> None:
+    path = options.script("tool.sh", HELLO)
+    assert options.uwsgi(path).status == 403
+    assert "cgi-allowed-ext" in options.logged(path)["remedy"]
+
+
+def test_chdir_is_the_workers(options: Site) -> None:
+    deep = options.folder.parent / "deep"
+    assert os.readlink(f"/proc/{options.server.workers('options')[0]}/cwd") == str(deep)
+
+
+# ---- the log --------------------------------------------------------------------------------------------
+
+
+def test_stderr_is_logged_with_vassal_and_script(site: Site) -> None:
+    path = site.script("grumbles.cgi", f"echo one >&2; printf 'two \\033[31m\\nthree' >&2; {HELLO}")
+    seen = len(site.server.log)
+    assert site.uwsgi(path).text == "hello"
+    for line in ("one", "two \x1b[31m", "three"):
+        record = site.server.wait_for(since=seen, event="stderr", message=f"site: {path}: {line}")
+        assert record["vassal"] == "site"
+        assert record["level"] == "WARNING"
+
+
+# ---- nothing left over ------------------------------------------------------------------------------------
+
+
+def _descriptors(worker: int) -> int:
+    return len(os.listdir(f"/proc/{worker}/fd"))
+
+
+def _mixed(site: Site) -> list[Answer]:
+    good = site.script("good.cgi", HELLO)
+    deaf = site.script("deaf.cgi", HELLO)
+    crash = site.script("crash.cgi", f"{HELLO}; kill -9 $$")
+    plain = site.script("plain2.cgi", HELLO, 0o644)
+    bad = site.script("bad.cgi", "echo no header")
+    connect(site.socket).close()
+    return [
+        site.uwsgi(good),
+        site.http(good),
+        site.uwsgi(deaf, bytes(300000)),
+        site.http(deaf, bytes(300000)),
+        site.uwsgi(crash),
+        site.http(crash),
+        site.uwsgi(plain, b"x"),
+        site.uwsgi(bad, b"x"),
+        site.http("/cgi-bin/missing", b"x"),
+        converse(connect(site.socket), b"GET / HTTP/1.0\r\n\r\n"),
+    ]
+
+
+def test_descriptors_and_children_do_not_pile_up(site: Site) -> None:
+    (worker,) = site.server.workers("site")
+    statuses = [answer.status for answer in _mixed(site)]
+    assert statuses == [200, 200, 200, 200, 200, 200, 403, 502, 404, 400]
+    assert _ping(site) == PONG
+    before = _descriptors(worker)
+    for _ in range(20):
+        _mixed(site)
+    assert _ping(site) == PONG
+    assert _descriptors(worker) <= before
+    assert living_descendants([worker]) == []
+    assert zombies(worker) == []
+
+
+def test_a_request_in_hand_is_finished_before_the_end(tmp_path: Path) -> None:
+    (tmp_path / "cgi").mkdir()
+    text = '[[vassal]]\nname = "last"\nsocket = "last.sock"\ncgi = "/cgi-bin=cgi"\n'
+    with serving(tmp_path, text) as server:
+        last = Site(server, tmp_path / "cgi", tmp_path / "last.sock")
+        os.mkfifo(tmp_path / "fifo")
+        path = last.script("last.cgi", f"echo last $$ >&2; read x <{tmp_path}/fifo; {HELLO}")
+        with connect(last.socket) as sock:
+            sock.sendall(packet(path))
+            pids(last, "last")
+            server.emperor.send_signal(signal.SIGTERM)
+            server.wait_for(actor="worker:last/1", state="STOPPING")
+            (tmp_path / "fifo").write_text("go\n")
+            assert read_to_end(sock).text == "hello"
