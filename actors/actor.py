@@ -126,6 +126,8 @@ class Actor(pykka.ThreadingActor):
         self._handle_failure(type(error), error, error.__traceback__)
         try:
             self.on_failure(type(error), error, error.__traceback__)
+        except Exception as another:
+            self._handle_failure(type(another), another, another.__traceback__)
         finally:
             self._ended(error)
 

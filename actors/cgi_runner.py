@@ -179,7 +179,7 @@ class CgiRunner(Actor):
 class ErrorPipe:
     """The stderr of a runner's scripts, line by line to the log; one pipe for all its requests.
 
-    A line longer than :data:`LINE` is logged in parts; the script never waits for the log.
+    A line longer than :data:`LINE` bytes is logged in parts; the script never waits for the log.
     """
 
     LINE = 8192
@@ -188,25 +188,41 @@ class ErrorPipe:
         self._read, self.fd = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._read, False)
         self._log = log
+        self._prefix = ""
         self._partial = b""
         inbox.watch(self._read, select.EPOLLIN, self._ready)
 
+    def begin(self, script: str) -> None:
+        """From now on ``script`` speaks."""
+        self._prefix = f"{script}: "
+
+    def end(self) -> None:
+        """Log what the script has said; whoever speaks from now on is one that it has left behind."""
+        self._drain()
+        if self._partial:
+            self._say(self._partial)
+            self._partial = b""
+        self._prefix = ""
+
     def _ready(self, _mask: int) -> Iterable[object]:
-        self.drain()
+        self._drain()
         return ()
 
-    def drain(self) -> None:
-        """Log what lies in the pipe."""
+    def _drain(self) -> None:
         try:
             data = os.read(self._read, 65536)
         except BlockingIOError:
             return
         *lines, self._partial = (self._partial + data).split(b"\n")
-        if len(self._partial) > self.LINE:
-            lines.append(self._partial)
-            self._partial = b""
         for line in lines:
-            self._log(line[: self.LINE].decode("utf-8", "backslashreplace"))
+            self._say(line)
+        if len(self._partial) > self.LINE:
+            self._say(self._partial)
+            self._partial = b""
+
+    def _say(self, line: bytes) -> None:
+        for start in range(0, max(1, len(line)), self.LINE):
+            self._log(self._prefix + line[start : start + self.LINE].decode("utf-8", "backslashreplace"))
 
     def close(self) -> None:
         """Close both ends."""

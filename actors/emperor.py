@@ -11,6 +11,7 @@ from pyemperor.actors.journal import Journal
 from pyemperor.actors.overseer import Overseer, flags
 from pyemperor.actors.superior import FromParent, ParentLost
 from pyemperor.actors.supervision import ChildSpec, Shutdown, Supervisor
+from pyemperor.actors.supervision.restart import Budget
 from pyemperor.protocol.messages import Accepting, Birth, Inject, Message
 from pyemperor.protocol.options import EmperorOptions, Vassal
 
@@ -34,6 +35,16 @@ class ChildEnded:
     """SIGCHLD: some child of the Emperor's process has ended."""
 
 
+@dataclass(frozen=True, slots=True)
+class _HostDue:
+    """Time to start another fork server."""
+
+
+@dataclass(frozen=True, slots=True)
+class _NoMercy:
+    """The mercy of whoever is left without a supervisor is over."""
+
+
 class Sockets(Protocol):
     """The listening sockets of all vassals."""
 
@@ -48,10 +59,13 @@ class ImperialHost(Host, Protocol):
     def restart(self, masters: Mapping[str, Birth]) -> int: ...
     def close(self) -> None: ...
     def reap(self) -> None: ...
+    def kill_rest(self) -> None: ...
 
 
 #: Seconds within which a second signal to quit is the same as the first.
 _SAME = 0.5
+#: Fork servers that may die within so many seconds before the next one waits.
+_HOSTS, _HOSTS_PERIOD = 3, 10.0
 
 
 class Emperor(Overseer):
@@ -75,6 +89,8 @@ class Emperor(Overseer):
         self._births: dict[str, Birth] = {}
         self._quitting = False
         self._quit_at = 0.0
+        self._closed = False
+        self._hosts = Budget(_HOSTS, _HOSTS_PERIOD)
 
     host: ImperialHost
 
@@ -91,10 +107,12 @@ class Emperor(Overseer):
             case Quit():
                 self._quit(message.why)
             case HostLost():
-                self.journal.event(
-                    "fork-server", "exit", now, reason="nothing that runs is harmed", level="ERROR"
-                )
-                self.journal.event("fork-server", "restart", now, self.host.restart(self._births))
+                self._host_lost()
+            case _HostDue():
+                if not self._closed:
+                    self.journal.event("fork-server", "restart", now, self.host.restart(self._births))
+            case _NoMercy():
+                self.host.kill_rest()
             case HostClosed():
                 self.stop()
             case ChildEnded():
@@ -128,6 +146,13 @@ class Emperor(Overseer):
         spec = ChildSpec(vassal.name, start=birth, shutdown=vassal.reload_mercy)
         self.add_group(vassal.name, Supervisor(flags(vassal.supervision), [spec], random=self._chance))
 
+    def _host_lost(self) -> None:
+        now = self._now
+        self.journal.event("fork-server", "exit", now, reason="nothing that runs is harmed", level="ERROR")
+        at = self._hosts.permitted_at(now)
+        self._hosts.charge(at)
+        self.after(at - now, _HostDue())
+
     def child_said(self, child: str, message: Message) -> None:
         if isinstance(message, Accepting):
             actor = self._births[child].actor
@@ -141,6 +166,7 @@ class Emperor(Overseer):
         if self._quitting:
             self.journal.log("WARNING", f"{why} again: stopping at once", self._now)
             self.kill_all()
+            self.host.kill_rest()
             return
         self._quitting = True
         self._quit_at = self._now
@@ -154,5 +180,8 @@ class Emperor(Overseer):
         self._finish()
 
     def _finish(self) -> None:
-        if self._quitting and not self.groups:
+        if self._quitting and not self.groups and not self._closed:
+            self._closed = True
             self.host.close()
+            # Who lost both its supervisor and the fork server that forked it has only this to end it.
+            self.after(max((b.mercy for b in self._births.values()), default=0.0), _NoMercy())

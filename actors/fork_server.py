@@ -30,7 +30,7 @@ from typing import NoReturn
 from loguru import logger
 from setproctitle import setproctitle
 
-from pyemperor.actors.linux import become_subreaper, living_descendants
+from pyemperor.actors.linux import become_subreaper, living_descendants, receive_fds, send_fds
 from pyemperor.protocol.errors import LinkError
 from pyemperor.protocol.frames import decode, encode
 from pyemperor.protocol.messages import (
@@ -56,6 +56,8 @@ _SWEEP = 5.0
 #: Seconds beyond their own mercy that workers without a master get.
 _SLACK = 2.0
 _EX_CONFIG = 78
+#: The Emperor's signal to kill everything at once. It is ignored by default: one that comes early does no harm.
+AT_ONCE = signal.SIGURG
 
 
 @dataclass(eq=False, slots=True)
@@ -63,6 +65,8 @@ class _Office:
     sock: socket.socket
     #: What a worker forked here must be like; None for the Emperor's office.
     vassal: Birth | None = None
+    #: The id of the master that sits here.
+    id: int = 0
     #: When whoever sat here went; what was forked here then has its own mercy left.
     closed_at: float | None = None
 
@@ -73,13 +77,17 @@ class _Child:
     id: int
     pid: int
     mercy: float
-    #: The office born with this child (a master).
-    own: _Office | None = None
+    killed: bool = False
 
     def deadline(self) -> float | None:
         """When this child is killed, because nobody supervises it any more."""
         closed_at = self.office.closed_at
-        return None if closed_at is None else closed_at + self.mercy + _SLACK
+        return None if closed_at is None or self.killed else closed_at + self.mercy + _SLACK
+
+    def kill(self) -> None:
+        """SIGKILL it; as long as it is in the list of children, its pid cannot be another's."""
+        os.kill(self.pid, signal.SIGKILL)
+        self.killed = True
 
 
 @dataclass(slots=True)
@@ -111,17 +119,20 @@ class ForkServer:
         while self._emperor.closed_at is None or self._children or self._deaths:
             for fd, _ in self._poll.poll(self._patience()):
                 if fd == bell:
-                    os.read(bell, 4096)
+                    if AT_ONCE in os.read(bell, 4096):
+                        self._kill_all()
                 elif office := self._offices.get(fd):
                     self._receive(office)
             self._reap()
             self._kill_orphans()
             self._sweep()
+        self._reap()
         return 0
 
     def _listen_for_deaths(self) -> int:
         bell, ring = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for noted in (signal.SIGCHLD, AT_ONCE):
+            signal.signal(noted, lambda *_: None)
         for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             # Only the Emperor ends the fork server, by closing its office.
             signal.signal(ignored, signal.SIG_IGN)
@@ -140,33 +151,32 @@ class ForkServer:
 
     def _receive(self, office: _Office) -> None:
         try:
-            data, fds, flags, _ = socket.recv_fds(office.sock, _PACKET, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+            data, fds, cut = receive_fds(office.sock, _PACKET, _MAX_FDS)
         except OSError:
-            data, fds, flags = b"", [], 0
+            data, fds, cut = b"", [], False
         if not data:
             self._orphan(office)
             return
         try:
-            if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
-                raise LinkError("a request with too many descriptors or bytes")
             request = decode(data, OfficeMessage)
-            if isinstance(request, Fork):
+            if isinstance(request, Fork) and cut:
+                failed = ForkFailed(request.id, errno.EMFILE, "the fork server has no descriptor left")
+                self._answer(office, failed)
+            elif isinstance(request, Fork):
                 self._fork(office, request, fds)
             elif isinstance(request, Kill):
                 self._kill(office, request)
             elif isinstance(request, Adopt) and office is self._emperor and fds:
-                self._open_office(socket.socket(fileno=fds.pop()), request.birth)
+                self._open_office(socket.socket(fileno=fds.pop()), request.birth, request.id)
         except LinkError as error:
             logger.error("fork server: a bad request was dropped: {}", error)
         finally:
             for fd in fds:
                 os.close(fd)
 
-    def _open_office(self, sock: socket.socket, vassal: Birth) -> _Office:
-        office = _Office(sock, vassal)
-        self._offices[sock.fileno()] = office
+    def _open_office(self, sock: socket.socket, vassal: Birth, id: int) -> None:
+        self._offices[sock.fileno()] = _Office(sock, vassal, id)
         self._poll.register(sock, select.POLLIN)
-        return office
 
     def _orphan(self, office: _Office) -> None:
         """Nobody sits at ``office`` any more: its workers have their mercy from now."""
@@ -182,21 +192,29 @@ class ForkServer:
             deadline = child.deadline()
             if deadline is not None and deadline <= now:
                 logger.warning("fork server: process {} outlived its mercy as an orphan: killed", child.pid)
-                os.kill(child.pid, signal.SIGKILL)
+                child.kill()
 
     def _kill(self, office: _Office, request: Kill) -> None:
-        for child in list(self._children.values()):
-            if child.office is office and child.id == request.id:
-                os.kill(child.pid, signal.SIGKILL)
-                if request.family:
-                    for worker in self._children.values():
-                        if worker.office is child.own:
-                            os.kill(worker.pid, signal.SIGKILL)
+        # The master may be dead and reaped already: its workers are known by the office.
+        family = request.id if request.family and office is self._emperor else -1
+        for child in self._children.values():
+            if (child.office is office and child.id == request.id) or child.office.id == family:
+                child.kill()
+
+    def _kill_all(self) -> None:
+        for child in self._children.values():
+            child.kill()
 
     def _answer(self, office: _Office, message: Message, fds: tuple[int, ...] = ()) -> None:
-        # Whoever asked may be gone by now; then nobody waits for the answer.
-        with contextlib.suppress(OSError):
-            socket.send_fds(office.sock, [encode(message)], list(fds))
+        """Answer; only the Emperor is waited for. Whoever asked may be gone: then nobody waits for this."""
+        flags = 0 if office is self._emperor else socket.MSG_DONTWAIT
+        try:
+            send_fds(office.sock, encode(message), fds, flags)
+        except BlockingIOError:
+            logger.error("fork server: a master does not read its answers: it is left alone")
+            self._orphan(office)
+        except OSError as error:
+            logger.debug("fork server: nobody to answer: {}", error)
 
     # ---- forking ------------------------------------------------------------------------------------
 
@@ -211,21 +229,32 @@ class ForkServer:
             reason = f"this office does not fork {birth.actor} under that identity"
             self._answer(office, ForkFailed(request.id, errno.EPERM, reason))
             return
-        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) if birth.kind == "master" else None
+        ours = theirs = None
         try:
-            pid = os.fork()
+            if birth.kind == "master":
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs or contextlib.nullcontext():
+                pid = os.fork()
+                if pid == 0:
+                    self._live(birth, fds, theirs)
         except OSError as error:
-            self._answer(office, ForkFailed(request.id, error.errno or 0, str(error)))
+            if ours:
+                ours.close()
+            self._answer(office, ForkFailed(request.id, error.errno or 0, error.strerror or ""))
             return
-        if pid == 0:
-            self._live(birth, fds, pair[1] if pair else None)
-        child = _Child(office, request.id, pid, birth.mercy)
-        self._children[pid] = child
-        if pair:
-            pair[1].close()
-            child.own = self._open_office(pair[0], birth)
-        pidfd = os.pidfd_open(pid)
-        self._answer(office, Forked(request.id, pid), (pidfd,))
+        self._children[pid] = _Child(office, request.id, pid, birth.mercy)
+        if ours:
+            self._open_office(ours, birth, request.id)
+        self._report_birth(office, request.id, pid)
+
+    def _report_birth(self, office: _Office, id: int, pid: int) -> None:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            logger.warning("fork server: no pidfd for process {}: {}", pid, error.strerror)
+            self._answer(office, Forked(id, pid))
+            return
+        self._answer(office, Forked(id, pid), (pidfd,))
         os.close(pidfd)
 
     def _live(self, birth: Birth, fds: list[int], office: socket.socket | None) -> NoReturn:
@@ -233,7 +262,7 @@ class ForkServer:
         code = 70  # EX_SOFTWARE
         try:
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for number in (signal.SIGCHLD, AT_ONCE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
             os.setsid()
             _close_all_but(0, 1, 2, *fds, *([office.fileno()] if office else []))

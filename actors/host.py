@@ -21,8 +21,6 @@ from pyemperor.actors.detector import Evidence
 from pyemperor.actors.lifecycle import UNKNOWN_CODE, Born, Died, Key, LinkLost, Said, Stillborn
 from pyemperor.actors.linux import process_state
 from pyemperor.actors.pipe import Pipe
-from pyemperor.protocol.errors import LinkError
-from pyemperor.protocol.frames import decode, encode
 from pyemperor.protocol.messages import (
     Birth,
     Exited,
@@ -77,6 +75,7 @@ class ForkHost:
     sock: socket.socket | None
     sockets: Callable[[str], Iterable[int]]
     closing: bool = False
+    _office: Pipe | None = None
     _ids: int = 0
     _processes: dict[int, _Process] = field(default_factory=dict)
     _of: dict[Key, int] = field(default_factory=dict)
@@ -87,9 +86,7 @@ class ForkHost:
 
     def attach(self, sock: socket.socket) -> None:
         """Sit at another office: the fork server was replaced."""
-        sock.setblocking(False)
-        self.sock = sock
-        self.inbox.watch(sock.fileno(), select.EPOLLIN, self._answers)
+        self._office = Pipe(self.inbox, sock, self._answer, self._lost, OfficeMessage)
 
     def move(self, office: int) -> None:
         """Sit at the office whose descriptor came over the link."""
@@ -97,23 +94,24 @@ class ForkHost:
 
     def fork(self, key: Key, birth: Birth) -> None:
         """Fork; the answer is :class:`Born` or :class:`Stillborn`."""
-        ours, theirs = socket.socketpair()
         self._ids += 1
         number = self._ids
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            self.inbox.after(0, Stillborn(key, error.errno or 0, f"no link to it: {error.strerror}"))
+            return
         link = Pipe(self.inbox, ours, lambda message, _: Said(key, message), lambda why: LinkLost(key, why))
         self._processes[number] = _Process(key, link)
         self._of[key] = number
         with theirs:
+            if self._office is None:
+                self.inbox.after(0, self._drop(number, 0, "the fork server is being replaced"))
+                return
             try:
-                fds = [theirs.fileno(), *self.sockets(key.name)]
-                socket.send_fds(self._office(), [encode(Fork(number, birth))], fds)
+                self._office.send(Fork(number, birth), (theirs.fileno(), *self.sockets(key.name)))
             except OSError as error:
-                self.inbox.after(0, self._drop(number, error.errno or 0, f"fork server: {error}"))
-
-    def _office(self) -> socket.socket:
-        if self.sock is None:
-            raise ConnectionResetError("it is being replaced")
-        return self.sock
+                self.inbox.after(0, self._drop(number, error.errno or 0, f"fork server: {error.strerror}"))
 
     def _drop(self, number: int, errno: int, reason: str) -> Stillborn:
         process = self._processes.pop(number)
@@ -121,45 +119,32 @@ class ForkHost:
         process.link.close()
         return Stillborn(process.key, errno, reason)
 
-    def _answers(self, _mask: int) -> Iterable[object]:
-        messages: list[object] = []
-        while True:
-            try:
-                data, fds, _, _ = socket.recv_fds(self._office(), 65536, 4, socket.MSG_CMSG_CLOEXEC)
-            except BlockingIOError:
-                return messages
-            except OSError:
-                data, fds = b"", []
-            if not data:
-                return messages + self._lost()
-            try:
-                messages += self._answer(decode(data, OfficeMessage), fds)
-            except LinkError as error:
-                logger.error("the fork server sent nonsense: {}", error)
+    def _answer(self, answer: Message, fds: list[int]) -> object:
+        process = self._processes.get(getattr(answer, "id", 0))
+        if process is None:
+            for fd in fds:
+                os.close(fd)
+            return None
+        match answer:
+            case Forked(pid=pid):
+                # Without a descriptor to spare for the pidfd it has to do with what the fork server says.
+                process.pid, process.pidfd = pid, fds[0] if fds else -1
+                return Born(process.key, pid)
+            case ForkFailed(errno=errno, reason=reason):
+                return self._drop(answer.id, errno, reason)
+            case Exited(code=code, signal=number, swept=swept, left=left):
+                return Died(process.key, code, number, swept, left)
+        return None
 
-    def _answer(self, answer: Message, fds: list[int]) -> list[object]:
-        if isinstance(answer, Forked):
-            born = self._processes[answer.id]
-            born.pid, born.pidfd = answer.pid, fds[0]
-            return [Born(born.key, answer.pid)]
-        if isinstance(answer, ForkFailed):
-            return [self._drop(answer.id, answer.errno, answer.reason)]
-        if isinstance(answer, Exited) and (process := self._processes.get(answer.id)):
-            return [Died(process.key, answer.code, answer.signal, answer.swept, answer.left)]
-        return []
-
-    def _lost(self) -> list[object]:
+    def _lost(self, _reason: str) -> object:
         """The fork server is gone: from here on a child's death is read from its pidfd."""
-        office = self._office()
-        self.inbox.unwatch(office.fileno())
-        office.close()
-        self.sock = None
-        unborn = [number for number, process in self._processes.items() if process.pidfd < 0]
-        messages: list[object] = [HostClosed() if self.closing else HostLost()]
-        messages += [self._drop(number, 0, "the fork server died") for number in unborn]
-        for process in self._processes.values():
-            self.inbox.watch(process.pidfd, select.EPOLLIN, self._gone_unseen(process))
-        return messages
+        self._office = None
+        for number, process in list(self._processes.items()):
+            if process.pidfd < 0:
+                self.inbox.after(0, self._drop(number, 0, "the fork server died"))
+            else:
+                self.inbox.watch(process.pidfd, select.EPOLLIN, self._gone_unseen(process))
+        return HostClosed() if self.closing else HostLost()
 
     def _gone_unseen(self, process: _Process) -> Callable[[int], Iterable[object]]:
         def source(_mask: int) -> Iterable[object]:
@@ -199,12 +184,9 @@ class ForkHost:
                 logger.debug("{} was gone before signal {}", key, number)
 
     def kill(self, key: Key, *, family: bool) -> None:
-        """SIGKILL, whatever becomes of the fork server; with ``family`` that kills the workers of a master as well."""
-        if family and key in self._of:
-            try:
-                self._office().send(encode(Kill(self._of[key], family)))
-            except OSError as error:
-                logger.warning("{}: its workers are left to their mercy: {}", key.name, error)
+        """SIGKILL, also while there is no fork server; with ``family`` that kills a master's workers as well."""
+        if self._office is not None and (number := self._of.get(key)):
+            self._office.send(Kill(number, family))
         self.signal(key, signal.SIGKILL)
 
     def evidence(self, key: Key) -> Evidence:

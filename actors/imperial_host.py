@@ -1,34 +1,44 @@
-"""The Emperor's host: it also starts the fork server, replaces it, and is the last to see it go."""
+"""The Emperor's host: it also starts the fork server, replaces it, and is the last to see it go.
+
+The Emperor is a child subreaper, so it inherits from a fork server that dies: first the masters and workers
+that this had forked, and later whatever one of these workers leaves behind when it ends. Such remnants are
+killed here, as the fork server does it with those of its own children.
+"""
 
 import os
+import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from pyemperor.actors.host import ForkHost
-from pyemperor.actors.linux import become_subreaper, zombies
-from pyemperor.protocol.frames import encode
+from pyemperor.actors.fork_server import AT_ONCE
+from pyemperor.actors.host import ForkHost, HostClosed, HostLost
+from pyemperor.actors.linux import become_subreaper, children
 from pyemperor.protocol.messages import Adopt, Birth
-
-#: How the fork server is started; its office's descriptor follows.
-COMMAND = (sys.executable, "-P", "-m", "pyemperor.cli.processes", "fork-server")
 
 
 @dataclass(slots=True)
 class ImperialForkHost(ForkHost):
     """A :class:`ForkHost` that owns its fork server."""
 
-    log_style: str = "pretty"
+    #: How the fork server is started; ``{fd}`` in it becomes the descriptor of its office.
+    command: Sequence[str] = ()
     _server: "subprocess.Popen[bytes] | None" = None
+    #: Children of this process that have nothing to do with the tree.
+    _foreign: frozenset[int] = frozenset()
+    #: Pids of the workers that dead fork servers left to us.
+    _wards: set[int] = field(default_factory=set)
+    _inherited: bool = False
 
     def start(self) -> int:
         """Start the fork server; its pid."""
         become_subreaper()
+        if self._server is None:
+            self._foreign = frozenset(pid for pid, _ in children(os.getpid()))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = [*COMMAND, str(theirs.fileno()), self.log_style]
+            command = [word.replace("{fd}", str(theirs.fileno())) for word in self.command]
             self._server = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
             )
@@ -37,33 +47,63 @@ class ImperialForkHost(ForkHost):
 
     def restart(self, masters: Mapping[str, Birth]) -> int:
         """Start another, and give every living master an office at it."""
-        assert self._server is not None
-        self._server.wait()
         pid = self.start()
-        for process in self._processes.values():
+        assert self._office is not None
+        for number, process in self._processes.items():
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with ours, theirs:
-                adopt = encode(Adopt(masters[process.key.name]))
-                socket.send_fds(self._office(), [adopt], [theirs.fileno()])
+                self._office.send(Adopt(number, masters[process.key.name]), (theirs.fileno(),))
                 self.hand_over(process.key, ours)
         return pid
 
     def close(self) -> None:
-        """Ask the fork server to end after its last child; ``HostClosed`` follows."""
+        """Ask the fork server to end after its last child; ``HostClosed`` follows when nothing is left."""
         self.closing = True
-        self._office().shutdown(socket.SHUT_WR)
+        if self._office is not None:
+            self._office.finish()
+        else:
+            self._close_if_empty()
 
-    def reap(self) -> None:
-        """Reap what a dead fork server left to us (we are the subreaper) and nobody else waits for."""
-        known = {process.pid for process in self._processes.values()}
+    def kill_rest(self) -> None:
+        """SIGKILL every process of the tree, also those that nobody supervises any more."""
+        if self._server is not None:
+            self._server.send_signal(AT_ONCE)
+        for pid in self._wards:
+            os.kill(pid, signal.SIGKILL)
+
+    # ---- what a dead fork server leaves ---------------------------------------------------------------
+
+    def _lost(self, reason: str) -> object:
+        assert self._server is not None
+        self._server.wait()  # closing the office was its last act; now its children are ours
+        self._inherited = True
+        self._wards.update(pid for pid, _ in self._strangers())
+        # No super() in a class with slots=True: dataclass makes another class.
+        lost = ForkHost._lost(self, reason)
+        self.reap()
+        return lost if isinstance(lost, HostLost) else None
+
+    def _strangers(self) -> Iterator[tuple[int, str]]:
+        """Children of this process that nobody else waits for, with their state letter."""
+        known = {process.pid for process in self._processes.values()} | self._foreign
         if self._server is not None:
             known.add(self._server.pid)
-        for pid in zombies(os.getpid()):
+        for pid, state in children(os.getpid()):
             if pid not in known:
-                os.waitpid(pid, os.WNOHANG)
+                yield pid, state
 
-    def _lost(self) -> list[object]:
-        messages = ForkHost._lost(self)  # no super() in a class with slots=True: dataclass makes another class
-        if self.closing and self._server is not None:
-            self._server.wait()  # closing the office was its last act
-        return messages
+    def reap(self) -> None:
+        """A child of this process has ended: reap wards, and kill what they left behind."""
+        if not self._inherited:
+            return
+        for pid, state in self._strangers():
+            if state == "Z":
+                os.waitpid(pid, os.WNOHANG)
+                self._wards.discard(pid)
+            elif pid not in self._wards:
+                os.kill(pid, signal.SIGKILL)
+        self._close_if_empty()
+
+    def _close_if_empty(self) -> None:
+        if self.closing and self._office is None and not any(self._strangers()):
+            self.inbox.after(0, HostClosed())

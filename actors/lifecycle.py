@@ -166,6 +166,7 @@ class Down:
 
     kind: str
     detail: str
+    #: Whether it had ever been ready.
     started: bool
 
 
@@ -207,6 +208,7 @@ class Life:
         "_number",
         "_refusal",
         "_resume",
+        "_started",
         "_terms",
         "pid",
         "state",
@@ -223,6 +225,7 @@ class Life:
         self._early: list[Said | LinkLost] = []
         self._killed = ""
         self._refusal: NotReady | None = None
+        self._started = False
 
     @property
     def up(self) -> bool:
@@ -238,12 +241,12 @@ class Life:
                 # A child may be faster than the fork server's word that it exists.
                 self._early.append(event)
                 return []
-            case Born():
+            case Born() if self.state is State.SPAWNING:
                 commands = self._born(event.pid)
                 for early in self._early:
                     commands += self.handle(early)
                 return commands
-            case Stillborn():
+            case Stillborn() if self.state is State.SPAWNING:
                 kind = "env" if event.errno in _ENVIRONMENT or event.errno == 0 else "abnormal"
                 return self._gone("shutdown" if self._asked else kind, event.reason)
             case Said(message=message):
@@ -268,6 +271,7 @@ class Life:
                 return self._due(event)
             case Died():
                 return self._gone(*self._verdict(event))
+        return []
 
     def _born(self, pid: int) -> list[Command]:
         self.pid = pid
@@ -278,6 +282,7 @@ class Life:
     def _said(self, message: Message) -> list[Command]:
         if self.state is State.STARTING:
             if isinstance(message, Ready):
+                self._started = True
                 stable = self._wake(self._terms.stable_after, "stable")
                 return [*self._enter(State.READY), stable, Up()]
             if isinstance(message, Extend):
@@ -336,6 +341,12 @@ class Life:
         return [*self._enter(State.KILLING, why), Kill(why, family), self._wake(UNKILLABLE, "unkillable")]
 
     def _verdict(self, died: Died) -> tuple[str, str]:
+        kind, why = self._judged(died)
+        if died.left:
+            why += f"; it leaves processes that cannot be killed: {', '.join(map(str, died.left))}"
+        return kind, why
+
+    def _judged(self, died: Died) -> tuple[str, str]:
         how = _how(died)
         if self._convicted:
             return "stall", self._convicted
@@ -354,8 +365,7 @@ class Life:
         return "normal" if died.code == 0 else "abnormal", how
 
     def _gone(self, kind: str, detail: str) -> list[Command]:
-        started = self.state not in (State.SPAWNING, State.STARTING)
-        return [*self._enter(State.ABSENT, detail), Down(kind, detail, started)]
+        return [*self._enter(State.ABSENT, detail), Down(kind, detail, self._started)]
 
     def _enter(self, state: State, reason: str = "") -> list[Command]:
         self.state = state
@@ -375,7 +385,9 @@ def _how(died: Died) -> str:
         how = "gone, exit code unknown"
     else:
         how = f"exit code {died.code}"
-    return how + (f", {died.swept} processes left behind were killed" if died.swept else "")
+    if died.swept:
+        how += f", {died.swept} process{'es' * (died.swept > 1)} left behind and killed"
+    return how
 
 
 def transitions(commands: Sequence[Command]) -> list[State]:

@@ -1,7 +1,9 @@
 """The few system calls that Python 3.11 does not offer, and the process table."""
 
+import array
 import ctypes
 import os
+import socket
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
@@ -25,6 +27,26 @@ def become_subreaper() -> None:
 def own_working_directory() -> None:
     """Give the calling thread a working directory of its own (unshare(2), CLONE_FS)."""
     _check(_libc.unshare(_CLONE_FS))
+
+
+def send_fds(sock: socket.socket, data: bytes, fds: Iterable[int], flags: int = 0) -> int:
+    """Send descriptors with ``data`` (unix(7)); socket.send_fds() does not pass ``flags`` on."""
+    rights = array.array("i", fds)
+    return sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else [], flags)
+
+
+def receive_fds(sock: socket.socket, size: int, most: int) -> tuple[bytes, list[int], bool]:
+    """Receive data and descriptors, close-on-exec, and whether there were too many of either to take.
+
+    socket.recv_fds() does not pass its flags on: what it receives is inherited by every script.
+    """
+    space = socket.CMSG_SPACE(most * array.array("i").itemsize)
+    data, ancillary, flags, _ = sock.recvmsg(size, space, socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for level, kind, rights in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
+    return data, fds.tolist(), bool(flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC))
 
 
 def _stat(pid: int) -> tuple[str, list[str]] | None:
@@ -64,9 +86,20 @@ def living_descendants(roots: Iterable[int], *, besides: Iterable[int] = ()) -> 
     return found
 
 
+def group_lives(group: int) -> bool:
+    """Whether a process of the process group ``group`` runs; zombies do not."""
+    stats = (_stat(int(entry)) for entry in os.listdir("/proc") if entry.isdigit())
+    return any(stat[0] != "Z" and int(stat[1][2]) == group for stat in stats if stat)
+
+
+def children(parent: int) -> list[tuple[int, str]]:
+    """Pid and state letter of the children of ``parent``; ``Z`` has died and was not waited for."""
+    return [(pid, state) for pid, its_parent, state in _processes() if its_parent == parent]
+
+
 def zombies(parent: int) -> list[int]:
     """Children of ``parent`` that have died and were not waited for."""
-    return [pid for pid, its_parent, state in _processes() if its_parent == parent and state == "Z"]
+    return [pid for pid, state in children(parent) if state == "Z"]
 
 
 def process_state(pid: int) -> tuple[str, float, float, int]:

@@ -77,24 +77,19 @@ def _bind(address: Address, vassal: Vassal) -> _Bound:
             vassal.listen,
             backlog,
         )
-    if address.kind == "tcp":
-        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        sock = socket.socket(family)
-        try:
+    tcp = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    sock = socket.socket(socket.AF_UNIX if address.kind == "unix" else tcp)
+    file = None
+    try:
+        if address.kind == "unix":
+            file = _bind_unix(sock, address.path, vassal)
+        else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((address.host, address.port))
-        except OSError:
-            sock.close()
-            raise
-        file = None
-    else:
-        sock = socket.socket(socket.AF_UNIX)
-        try:
-            file = _bind_unix(sock, address.path, vassal)
-        except (OSError, LookupError):
-            sock.close()
-            raise
-    sock.listen(backlog)
+        sock.listen(backlog)
+    except OSError:
+        sock.close()
+        raise
     sock.setblocking(False)
     return _Bound(sock, address, file)
 
@@ -110,14 +105,18 @@ def _bind_unix(sock: socket.socket, path: str, vassal: Vassal) -> tuple[int, int
         sock.bind(path)
     finally:
         os.umask(before)
-    if vassal.chown_socket:
-        user, _, group = vassal.chown_socket.partition(":")
-        os.chown(
-            path,
-            _id(user, lambda name: pwd.getpwnam(name).pw_uid),
-            _id(group, lambda name: grp.getgrnam(name).gr_gid),
-        )
-    os.chmod(path, vassal.chmod_socket)
+    try:
+        if vassal.chown_socket:
+            user, _, group = vassal.chown_socket.partition(":")
+            os.chown(
+                path,
+                _id(user, lambda name: pwd.getpwnam(name).pw_uid),
+                _id(group, lambda name: grp.getgrnam(name).gr_gid),
+            )
+        os.chmod(path, vassal.chmod_socket)
+    except OSError:
+        os.unlink(path)
+        raise
     found = os.lstat(path)
     return found.st_dev, found.st_ino
 
@@ -145,6 +144,8 @@ def _remove_stale(path: str) -> None:
         except ConnectionRefusedError:
             os.unlink(path)
             return
+        except (BlockingIOError, TimeoutError):
+            pass  # it is alive, and its queue is full
     raise OSError(errno.EADDRINUSE, "another server listens there")
 
 

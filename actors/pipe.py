@@ -1,5 +1,6 @@
 """A link between two processes: one end of a socketpair that carries frames, and never blocks its actor."""
 
+import errno
 import fcntl
 import os
 import select
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from pyemperor.actors.actor import Inbox
+from pyemperor.actors.linux import receive_fds, send_fds
 from pyemperor.protocol.errors import LinkError
 from pyemperor.protocol.frames import FrameDecoder, encode
 from pyemperor.protocol.messages import Beat, Forked, LinkMessage, Message, Office, Trace
@@ -18,6 +20,8 @@ from pyemperor.protocol.messages import Beat, Forked, LinkMessage, Message, Offi
 _CHUNK = 65536
 #: Messages that wait for a peer that does not read; a beat replaces the one that waits already.
 MAX_WAITING = 1000
+#: The peer has no room, or the kernel (for descriptors in flight: unix(7)).
+_LATER = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
 #: Descriptors that may have come before their message, or in one message.
 MAX_FDS = 8
 
@@ -87,12 +91,14 @@ class Pipe:
 
     def _write(self, frame: bytes, fds: tuple[int, ...]) -> int:
         try:
-            return socket.send_fds(self._sock, [frame], list(fds)) if fds else self._sock.send(frame)
-        except BlockingIOError:
-            return 0
-        except OSError:
+            return send_fds(self._sock, frame, fds) if fds else self._sock.send(frame)
+        except ConnectionError:
             # The peer is gone: its end is read as such, which is the one place that reports it.
             return len(frame)
+        except OSError as error:
+            if error.errno in _LATER:
+                return 0
+            raise
 
     def _flush(self) -> None:
         while self._waiting:
@@ -114,7 +120,7 @@ class Pipe:
         messages: list[object] = []
         try:
             while self._sock.fileno() >= 0:
-                data, fds, _, _ = socket.recv_fds(self._sock, _CHUNK, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+                data, fds, _ = receive_fds(self._sock, _CHUNK, MAX_FDS)
                 if not data:
                     raise LinkError("the peer closed the link")
                 self._fds += fds

@@ -3,14 +3,17 @@
 import contextlib
 import errno
 import os
+import resource  # noqa: F401  # os.wait4() needs it: too late where the vassal's user may not read it
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pyemperor.actors.linux import group_lives
 from pyemperor.protocol.errors import RequestError
 
-#: Python ignores these; a script must not inherit that.
-_DEFAULTED = (signal.SIGPIPE, signal.SIGXFSZ)
+#: A script inherits no disposition, not that of SIGPIPE either, which Python ignores. (To name all of them is
+#: also the quickest: for each that is not named, glibc asks the kernel first.)
+_DEFAULTED = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,33 +48,38 @@ class Process:
     __slots__ = ("ending", "pid")
 
     def __init__(self, script: Script, stdin: int, stdout: int, stderr: int) -> None:
-        """Start ``script``; raises RequestError when it cannot be executed.
+        """Start ``script``; raises OSError when it cannot be executed (:func:`cannot_run` puts it in words).
 
         The caller's thread must have its own working directory (``linux.own_working_directory``).
         """
         self.ending: Ending | None = None
-        try:
-            os.chdir(script.directory)
-            self.pid = os.posix_spawn(
-                script.path,
-                script.arguments,
-                script.environment,
-                file_actions=(
-                    (os.POSIX_SPAWN_DUP2, stdin, 0),
-                    (os.POSIX_SPAWN_DUP2, stdout, 1),
-                    (os.POSIX_SPAWN_DUP2, stderr, 2),
-                ),
-                setsid=True,
-                setsigmask=(),
-                setsigdef=_DEFAULTED,
-            )
-        except OSError as error:
-            raise _cannot_run(script, error) from None
+        os.chdir(script.directory)
+        self.pid = os.posix_spawn(
+            script.path,
+            script.arguments,
+            script.environment,
+            file_actions=(
+                (os.POSIX_SPAWN_DUP2, stdin, 0),
+                (os.POSIX_SPAWN_DUP2, stdout, 1),
+                (os.POSIX_SPAWN_DUP2, stderr, 2),
+            ),
+            setsid=True,
+            setsigmask=(),
+            setsigdef=_DEFAULTED,
+        )
 
     def signal(self, number: int) -> None:
         """Signal the whole process group; a group that is gone has nothing to hear."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
+
+    def left_behind(self) -> bool:
+        """Whether others of the process group have outlived the script."""
+        try:
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return group_lives(self.pid)  # zombies count for the kernel
 
     def reap(self) -> Ending | None:
         """How the script ended; None while it runs. Never blocks."""
@@ -84,7 +92,8 @@ class Process:
         return self.ending
 
 
-def _cannot_run(script: Script, error: OSError) -> RequestError:
+def cannot_run(script: Script, error: OSError) -> RequestError:
+    """The answer to a request whose script could not be started."""
     file = os.fsdecode(script.path)
     match error.errno:
         case errno.EACCES | errno.EPERM:
@@ -97,7 +106,7 @@ def _cannot_run(script: Script, error: OSError) -> RequestError:
             return RequestError(
                 f"{script.name} cannot be started",
                 status=500,
-                remedy=f"the interpreter in the #! line of {file} is missing",
+                remedy=f"{file}, or the interpreter in its #! line, is missing",
             )
         case errno.ENOEXEC:
             return RequestError(

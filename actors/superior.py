@@ -96,5 +96,7 @@ class Superior:
         self._seq += 1
         self.link.send(self._report(self._seq, now))
         # On the beat's own grid, so that lateness does not add up; what a pause missed is not made up for.
-        self._beat_at = max(self._beat_at + self._interval, now)
+        self._beat_at += self._interval
+        if self._beat_at <= now:
+            self._beat_at = now + self._interval
         self._actor.after(self._beat_at - now, BeatDue())

@@ -3,6 +3,7 @@
 Both turn bytes into one :class:`Request` and the body behind it; from there on the path is the same.
 """
 
+import re
 import socket
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,16 +27,15 @@ class Request:
 
 
 class Wire(Protocol):
-    """The request's side of one connection."""
+    """How the head of the request lies on one connection; its body follows as it is."""
 
     #: Sent with every response.
     headers: tuple[tuple[bytes, bytes], ...]
+    #: What came behind the head, once that is complete.
+    leftover: bytes
 
     def feed(self, data: bytes) -> Request | None:
         """Take bytes; the request, once its head is complete. Raises RequestError."""
-
-    def body(self, data: bytes) -> bytes:
-        """Body bytes, decoded; ``b""`` as ``data`` asks for those that came with the head."""
 
     def close(self) -> None:
         """The peer has sent its last byte before the head was complete: raises RequestError if it had begun."""
@@ -48,6 +48,7 @@ class UwsgiWire:
     """A uwsgi packet, then the body as it is."""
 
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    leftover = b""
 
     def __init__(self, buffer_size: int) -> None:
         self._parser = PacketParser(buffer_size=buffer_size)
@@ -57,16 +58,11 @@ class UwsgiWire:
         packet = self._parser.feed(data)
         if packet is None:
             return None
+        self.leftover = self._parser.leftover
         if packet.modifier1 == Modifier.PING:
             return Request(packet.modifier1, packet.modifier2, {}, 0)
         variables = merge_vars(packet.vars)
         return Request(packet.modifier1, packet.modifier2, variables, _length(variables))
-
-    def body(self, data: bytes) -> bytes:
-        if data:
-            return data
-        data, self._parser.leftover = self._parser.leftover, b""
-        return data
 
     def interim(self) -> bytes:
         return b""
@@ -87,6 +83,7 @@ class HttpWire:
     """HTTP/1.1 (RFC 9112), one request a connection, turned into what nginx's ``uwsgi_params`` would send."""
 
     headers: tuple[tuple[bytes, bytes], ...] = ((b"Connection", b"close"),)
+    leftover = b""
 
     def __init__(self, sock: socket.socket) -> None:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_BLOCK)
@@ -102,11 +99,12 @@ class HttpWire:
             raise RequestError(f"not a valid HTTP request: {error}", status=error.error_status_hint) from None
         if not isinstance(event, h11.Request):
             return None
+        self.leftover, _ = self._http.trailing_data
         variables = merge_vars(self._variables(event))
         return Request(Modifier.CGI, 0, variables, _length(variables))
 
     def _variables(self, request: h11.Request) -> list[tuple[bytes, bytes]]:
-        path, _, query = request.target.partition(b"?")
+        path, _, query = _origin_form(request.target).partition(b"?")
         pairs = [
             (b"REQUEST_METHOD", request.method),
             (b"REQUEST_URI", request.target),
@@ -124,22 +122,17 @@ class HttpWire:
                 (b"REMOTE_ADDR", client.encode()),
                 (b"REMOTE_PORT", b"%d" % client_port),
             ]
+        chunked = any(name == b"transfer-encoding" for name, _ in request.headers)
         for name, value in request.headers:
             key = name.upper().replace(b"-", b"_")
-            if b"_" in name:
-                continue  # as nginx does: it could pass for the same field written with "-"
+            if b"_" in name or (chunked and key == b"CONTENT_LENGTH"):
+                # The first, as in nginx: it could pass for the same field written with "-". The second does not
+                # count beside chunks (RFC 9112 §6.3), and to believe it is how requests are smuggled.
+                continue
             if key in (b"CONTENT_LENGTH", b"CONTENT_TYPE"):
                 pairs.append((key, value))
             pairs.append((b"HTTP_" + key, value))
         return pairs
-
-    def body(self, data: bytes) -> bytes:
-        if data:
-            self._http.receive_data(data)
-        parts = []
-        while isinstance(event := self._http.next_event(), h11.Data):
-            parts.append(bytes(event.data))
-        return b"".join(parts)
 
     def close(self) -> None:
         if self._begun:
@@ -149,6 +142,17 @@ class HttpWire:
         if not self._http.they_are_waiting_for_100_continue:
             return b""
         return self._http.send(h11.InformationalResponse(status_code=100, headers=[])) or b""
+
+
+def _origin_form(target: bytes) -> bytes:
+    """``target`` without scheme and host, which a client may write as if to a proxy (RFC 9112 §3.2.2)."""
+    if target.startswith(b"/"):
+        return target
+    scheme, _, rest = target.partition(b"://")
+    if scheme.lower() not in (b"http", b"https"):
+        return target
+    path = rest[len(re.split(rb"[/?]", rest, maxsplit=1)[0]) :]
+    return path if path.startswith(b"/") else b"/" + path
 
 
 def _normalised(path: bytes) -> bytes:

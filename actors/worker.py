@@ -66,6 +66,7 @@ class Worker(Actor):
         listeners: Listeners,
         prepare: Callable[[], None] = lambda: None,
         served: Callable[[int, Outcome, float], None] = lambda *_: None,
+        reap: Callable[[], None] = lambda: None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         super().__init__(system)
@@ -75,6 +76,7 @@ class Worker(Actor):
         self._listeners = listeners
         self._prepare = prepare
         self._log_request = served
+        self._reap = reap
         self._cores = [CoreState() for _ in range(birth.vassal.threads)]
         self._loyal = False
         self._stopping = False
@@ -176,6 +178,7 @@ class Worker(Actor):
     # ---- towards the master ---------------------------------------------------------------------------------
 
     def _beat(self, seq: int, now: float) -> Beat:
+        self._reap()  # a zombie may wait that long
         cores = tuple(
             Core(
                 core.busy_since > 0,

@@ -20,6 +20,8 @@ from bench.result import FCGIWRAP, OURS, UWSGI
 
 SLOTS = 4
 HEARTBEAT = 10
+#: Workers of each vassal that is only there for company.
+CROWD_WORKERS = 2
 START_TIMEOUT = 15.0
 
 
@@ -57,6 +59,10 @@ class Peer:
 
     def command(self) -> list[str]:
         """Return the command line."""
+        raise NotImplementedError
+
+    def crowd(self, neighbours: int) -> None:
+        """Give the Emperor so many more vassals, of CROWD_WORKERS workers each."""
         raise NotImplementedError
 
     def location(self) -> str:
@@ -207,6 +213,12 @@ class UwsgiEmperor(Uwsgi):
     def command(self) -> list[str]:
         return ["uwsgi", "--emperor", str(self.ini.parent)]
 
+    def crowd(self, neighbours: int) -> None:
+        for number in range(1, neighbours + 1):
+            text = self.ini.read_text().replace(str(self.socket), str(self.home / f"{number}.sock"))
+            slots = text.replace(f"processes = {SLOTS}", f"processes = {CROWD_WORKERS}")
+            self.ini.with_name(f"neighbour-{number}.ini").write_text(slots)
+
     def master(self) -> int:
         return next(iter(children(self.root)), 0)
 
@@ -238,6 +250,7 @@ cgi = "/cgi-bin={self.cgi_bin}"
 processes = {SLOTS}
 threads = 1
 heartbeat = {HEARTBEAT}
+disable-logging = true
 """
         )
 
@@ -247,6 +260,20 @@ heartbeat = {HEARTBEAT}
         if program is None:
             raise PeerError("no pyemperor command: install it with pip install -e .")
         return [program, "run", str(self.toml)]
+
+    def crowd(self, neighbours: int) -> None:
+        with self.toml.open("a") as file:
+            file.write(
+                f"""
+[[vassal]]
+name = "neighbour"
+copies = {neighbours}
+socket = "{self.home}/%n.sock"
+cgi = "/cgi-bin={self.cgi_bin}"
+processes = {CROWD_WORKERS}
+heartbeat = {HEARTBEAT}
+"""
+            )
 
     def _titled(self, start: str) -> list[int]:
         return [pid for pid in self.pids() if title(pid).startswith(start)]

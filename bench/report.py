@@ -67,6 +67,7 @@ def how(about: Mapping[str, Any]) -> str:
         f"{about['cores']} cores, {about['kernel']}, load {about['load before']:.2f} before; "
         f"Python {about['python']}, uWSGI {about['uwsgi']}, fcgiwrap {about['fcgiwrap']}, {about['nginx']}.\n"
         f"One nginx (1 worker) in front of all, 4 slots each, heartbeats every 10 s; wrk -t1 -c8. "
+        "Request logs are off everywhere. "
         f"{plan['rounds']} rounds, the peers in turn inside each, ratios taken inside a round; "
         f"{plan['kills']} kills; {plan['idle']:g} s idle.\n"
         "PyEmperor ran with stable-after = 1s, so that every kill hit a child of good standing, "

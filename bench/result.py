@@ -92,7 +92,7 @@ class Plan:
 
     rounds: int = 5
     wrk_hello: float = 3
-    wrk_script: float = 2
+    wrk_script: float = 1
     wrk_single: float = 1
     kills: int = 5
     #: Kills in the less usual situations.

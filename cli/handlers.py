@@ -1,8 +1,7 @@
 """The handlers of ``modifier1``: ours, and those that other packages register."""
 
-from collections.abc import Callable
-from functools import cache
-from importlib.metadata import entry_points
+from collections.abc import Callable, Iterable
+from importlib import import_module
 
 from loguru import logger
 
@@ -11,22 +10,30 @@ from pyemperor.actors.handlers import cgi, ping
 from pyemperor.protocol.options import Vassal
 from pyemperor.protocol.uwsgi import Modifier
 
-#: Entry points of this group are named by a number, the ``modifier1``, and give a function from the vassal
-#: to a handler.
+#: Entry points of this group are named by a number, the ``modifier1``, and give a factory.
 GROUP = "pyemperor.handlers"
+#: Makes the handler of one vassal.
 Factory = Callable[[Vassal], Handler]
 
+_registered: dict[int, Factory] = {}
 
-@cache
-def registered() -> list[tuple[int, Factory]]:
-    """What other packages register. The fork server asks once: looking takes longer than a fork."""
-    found = []
-    for entry in entry_points(group=GROUP):
+
+def registered() -> list[str]:
+    """What other packages register, as ``MODIFIER=MODULE:NAME``. The Emperor looks, so that no worker has to."""
+    from importlib.metadata import entry_points
+
+    return [f"{entry.name}={entry.value}" for entry in entry_points(group=GROUP)]
+
+
+def load_registered(specifications: Iterable[str]) -> None:
+    """Import what :func:`registered` found; what cannot be imported is said, and left out."""
+    for specification in specifications:
+        modifier, _, value = specification.partition("=")
+        module, _, name = value.partition(":")
         try:
-            found.append((int(entry.name), entry.load()))
+            _registered[int(modifier)] = getattr(import_module(module), name)
         except Exception as error:
-            logger.error("handler {} = {} is not used: {!r}", entry.name, entry.value, error)
-    return found
+            logger.error("handler {} is not used: {!r}", specification, error)
 
 
 def handlers_of(vassal: Vassal) -> dict[int, Handler]:
@@ -38,7 +45,7 @@ def handlers_of(vassal: Vassal) -> dict[int, Handler]:
         Modifier.WSGI: scripts,
         Modifier.PING: ping.handler(vassal),
     }
-    for modifier, factory in registered():
+    for modifier, factory in _registered.items():
         try:
             handlers[modifier] = factory(vassal)
         except Exception as error:

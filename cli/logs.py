@@ -51,10 +51,18 @@ def log_to_stderr(
     by ``actor`` who speaks in records that name nobody.
     """
     global _log
+    known = _log.level if _log else None
     _log = _Log(_style(style, level, birth), level, birth.actor if birth else actor)
-    logger.remove()
-    logger.add(_log.record, level=level, format="{message}", backtrace=False, diagnose=False)
-    logging.getLogger().addHandler(_BRIDGE)
+    if known != _log.level:
+        # Not anew in what the fork server forks: its memory is shared as long as nobody writes to it.
+        logger.remove()
+        logger.add(_sink, level=level, format="{message}", backtrace=False, diagnose=False)
+        logging.getLogger().addHandler(_BRIDGE)
+
+
+def _sink(message: Any) -> None:
+    if _log is not None:
+        _log.record(message)
 
 
 def log_request(birth: Birth, core: int, outcome: Outcome, now: float, *, enabled: bool = True) -> None:

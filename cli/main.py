@@ -95,6 +95,9 @@ def _scenario(file: str, parameters: dict[str, str]) -> Scenario:
 
 def _serve(scenario: Scenario) -> int:
     from pyemperor.cli.console import banner, show_problems
+    from pyemperor.cli.light import import_loguru
+
+    import_loguru()
     from pyemperor.cli.reign import reign
 
     try:

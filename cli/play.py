@@ -20,6 +20,8 @@ from pyemperor.cli.transcript import Form, Json, Transcript, Verdict
 from pyemperor.cli.verdict import judge
 from pyemperor.protocol.scenario import Scenario
 
+#: Seconds in which an Emperor without a player must have stopped.
+_STOPPED = 10.0
 #: Seconds in which a process that was killed must be gone.
 _KILLED = 5.0
 
@@ -44,8 +46,7 @@ def play(scenario: Scenario, file: str, parameters: Mapping[str, str], *, json: 
         player.run_here()
         if player.error is not None:
             raise player.error
-        mercy = max(vassal.reload_mercy for vassal in scenario.vassals)
-        timeline.course.left_over = tuple(_left_over(scenario, 0.0 if emperor.returncode == 0 else mercy))
+        timeline.course.left_over = tuple(_left_over(scenario, orderly=emperor.returncode == 0))
     finally:
         _clean_up(emperor)
     return _conclude(scenario, timeline, transcript)
@@ -61,6 +62,8 @@ def simulate(scenario: Scenario, seed: int, *, json: bool) -> int:
     from pyemperor.cli.rehearsal import Rehearsal
 
     logger.disable("pyemperor")  # the timeline says it all, and the log has the time of the machine
+    # KeyboardInterrupt would be taken for a failure of the actor at work.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     rehearsal = Rehearsal(scenario, seed)
     transcript = Transcript(rehearsal.timeline.course, _form(json=json))
     rehearsal.run(transcript.show)
@@ -98,13 +101,18 @@ def _start_emperor(
     )
 
 
-def _left_over(scenario: Scenario, patience: float) -> Iterator[str]:
-    """Name what is left of the tree after ``patience`` seconds: processes, zombies, sockets."""
-    deadline = time.monotonic() + patience
-    _await_end(living_descendants([os.getpid()]), deadline)
+def _left_over(scenario: Scenario, *, orderly: bool) -> Iterator[str]:
+    """Name what is left of the tree: processes, zombies, sockets.
+
+    After an ``orderly`` end of the Emperor nothing may be. Without an Emperor the others have their mercy to
+    finish in, and their zombies are ours.
+    """
+    if not orderly:
+        mercy = max(vassal.reload_mercy for vassal in scenario.vassals)
+        _await_end(living_descendants([os.getpid()]), time.monotonic() + mercy)
     for pid in living_descendants([os.getpid()]):
         yield f"process {pid} ({_name(pid)})"
-    if patience == 0:  # the Emperor ended in order, so it has reaped whatever it had
+    if orderly:
         for pid in _reap():
             yield f"zombie {pid}"
     for vassal in scenario.vassals:
@@ -127,13 +135,15 @@ def _await_end(pids: Sequence[int], deadline: float) -> None:
 
 
 def _clean_up(emperor: "subprocess.Popen[bytes]") -> None:
-    """Kill and reap whatever is left."""
-    if emperor.poll() is None:
+    """End and reap whatever is left."""
+    if emperor.poll() is None:  # the player failed; its link is closed, so the Emperor is stopping
+        _await_end([emperor.pid], time.monotonic() + _STOPPED)
         send_signal(emperor.pid, signal.SIGKILL)
         emperor.wait(_KILLED)
-    while pids := living_descendants([os.getpid()]):
+    deadline = time.monotonic() + _KILLED
+    while (pids := living_descendants([os.getpid()])) and time.monotonic() < deadline:
         kill_all(pids)
-        _await_end(pids, time.monotonic() + _KILLED)
+        _await_end(pids, deadline)
         _reap()
     _reap()
 

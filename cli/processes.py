@@ -1,13 +1,9 @@
-"""What runs in each process of the tree: ``python -P -m pyemperor.cli.processes fork-server FD LOG-STYLE``.
-
-The fork server imports everything that the processes it forks need, once; nothing of the command line.
-"""
+"""What runs in each process of the tree: the lives of masters, workers and the fork server itself."""
 
 import os
 import select
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterable
 
 from loguru import logger
@@ -25,8 +21,8 @@ from pyemperor.actors.pipe import Pipe
 from pyemperor.actors.superior import FromParent, ParentLost, Terminated, Upward
 from pyemperor.actors.vassal_master import VassalMaster
 from pyemperor.actors.wires import HttpWire, UwsgiWire
-from pyemperor.actors.worker import Worker
-from pyemperor.cli.handlers import handlers_of, registered
+from pyemperor.actors.worker import Worker, reap_adopted
+from pyemperor.cli.handlers import handlers_of, load_registered
 from pyemperor.cli.logs import log_request, log_to_stderr
 from pyemperor.protocol.messages import Birth
 
@@ -99,6 +95,7 @@ def live_as_worker(
         runners_listeners,
         own_working_directory,
         served,
+        reap_adopted,
     )
     return _run(worker)
 
@@ -127,15 +124,10 @@ def _run(actor: VassalMaster | Worker) -> int:
     return actor.exit_code if actor.failure is None else 70  # EX_SOFTWARE
 
 
-def fork_server(fd: int, log_style: str) -> int:
+def fork_server(fd: int, log_style: str, level: str, registered: Iterable[str] = ()) -> int:
     """Run the fork server at the Emperor's office ``fd``."""
     setproctitle("pyemperor fork-server")
-    log_to_stderr(log_style, actor="fork-server")
-    registered()
+    log_to_stderr(log_style, level=level, actor="fork-server")
+    load_registered(registered)
     lives = {"master": live_as_master, "worker": live_as_worker}
     return ForkServer(socket.socket(fileno=fd), lives).serve()
-
-
-if __name__ == "__main__":
-    _, _kind, _fd, _style = sys.argv
-    sys.exit(fork_server(int(_fd), _style))

@@ -23,6 +23,7 @@ from pyemperor.actors.overseer import Overseer
 from pyemperor.actors.pipe import Pipe
 from pyemperor.actors.superior import FromParent, ParentLost
 from pyemperor.cli.front import Nginx
+from pyemperor.cli.handlers import registered
 from pyemperor.cli.logs import log_to_stderr
 from pyemperor.cli.processes import log_level, watch_signals
 from pyemperor.cli.scenarios import read_scenario
@@ -71,7 +72,10 @@ def reign(
 
 def _rule(scenario: Scenario, style: str, vault: SocketVault, link: socket.socket | None) -> int:
     def host(actor: Overseer) -> ImperialForkHost:
-        return ImperialForkHost(actor.actor_inbox, None, vault.fds, log_style=style)
+        level = log_level(link is not None)
+        module = "pyemperor.cli.fork_server"
+        command = [sys.executable, "-P", "-m", module, "{fd}", style, level, *registered()]
+        return ImperialForkHost(actor.actor_inbox, None, vault.fds, command=command)
 
     journal = Journal("emperor")
     vassals = [Govern(vassal) for vassal in scenario.vassals]

@@ -2,10 +2,11 @@
 
 import json
 import math
+import os
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -56,13 +57,20 @@ class Transcript:
         """Write what still waits, relative to its start if there was no steady state, and the verdict."""
         if self._waiting:
             self._write(self._waiting[0].at)
-        print(self._form.verdict(verdict), flush=True)
+        self._print([self._form.verdict(verdict)])
 
     def _write(self, zero: float) -> None:
         lines = [self._form.entry(trace, trace.at - zero) for trace in self._waiting]
         self._waiting.clear()
-        sys.stdout.writelines(f"{line}\n" for line in lines if line)
-        sys.stdout.flush()
+        self._print(lines)
+
+    def _print(self, lines: Iterable[str]) -> None:
+        try:
+            sys.stdout.writelines(f"{line}\n" for line in lines if line)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read it has seen enough (`| head`); the run goes on to its end, and its exit code counts.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Json:

@@ -1,12 +1,13 @@
 """Writes the tables of options in docs/*.md from the tables in the code: ``make docs``.
 
-A table stands between ``<!-- options: SCOPE -->``, ``<!-- events -->`` or ``<!-- messages -->`` and
-``<!-- end -->``; what else is in the file is left alone.
+A table stands between ``<!-- options: SCOPE -->``, ``<!-- events -->``, ``<!-- messages -->`` or
+``<!-- scenarios -->`` and ``<!-- end -->``; what else is in the file is left alone.
 With ``--check`` nothing is written, and the exit code says whether something would be.
 """
 
 import re
 import sys
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pyemperor.protocol.tables import Option
 
 _ROWS = (*options.OPTIONS, *scenario.KEYS, *load.KEYS, *fault.KEYS, *expect.KEYS)
 _BLOCK = re.compile(r"(<!-- (?P<what>[a-z :]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_SCENARIOS = Path(__file__).parents[1] / "scenarios"
 _EFFECT = {"accepted": "needless", "planned": "not yet", "refused": "an error"}
 
 
@@ -25,6 +27,8 @@ def table(what: str) -> str:
         return _lines(("event", "meaning"), ((f"`{name}`", text) for name, text in messages.EVENTS.items()))
     if what == "messages":
         return _lines(("message", "fields", "meaning"), map(_message, messages.Message.__subclasses__()))
+    if what == "scenarios":
+        return _lines(("file", "what it shows"), map(_scenario, sorted(_SCENARIOS.glob("*.toml"))))
     scope, _, rest = what.removeprefix("options: ").partition(" ")
     found = [row for row in _ROWS if row.scope == scope and (row.status == "honoured") == (not rest)]
     if not found:
@@ -32,6 +36,10 @@ def table(what: str) -> str:
     if rest:
         return _lines(("option", "what it asks for", "here", "why, or what to do"), map(_without_effect, found))
     return _lines(("option", "value", "default", "meaning"), map(_honoured, found))
+
+
+def _scenario(file: Path) -> tuple[str, ...]:
+    return f"`{file.name}`", tomllib.loads(file.read_text(encoding="utf-8"))["description"]
 
 
 def _message(one: type[messages.Message]) -> tuple[str, ...]:

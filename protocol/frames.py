@@ -25,7 +25,9 @@ HEADER_SIZE = _HEADER.size
 
 def encode(message: msgspec.Struct) -> bytes:
     """The frame that carries ``message``; raises :class:`LinkError` when it is larger than a frame may be."""
-    body = cast(bytes, msgpack.packb(msgspec.to_builtins(message), use_bin_type=True))
+    # Text from outside may hold lone surrogates, which UTF-8 cannot say.
+    packed = msgpack.packb(msgspec.to_builtins(message), use_bin_type=True, unicode_errors="backslashreplace")
+    body = cast(bytes, packed)
     if len(body) > MAX_FRAME:
         raise LinkError(
             f"a {type(message).__name__} of {len(body)} bytes is larger than a frame ({MAX_FRAME})"

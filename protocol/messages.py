@@ -212,8 +212,9 @@ class Kill(Message, frozen=True, tag="kill"):
 
 
 class Adopt(Message, frozen=True, tag="adopt"):
-    """Fork workers for a master that lives already; a new office socket comes along (see :class:`Office`)."""
+    """Fork workers for the master ``id``, which lives already; its office comes along (see :class:`Office`)."""
 
+    id: int
     birth: Birth
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pyemperor.actors.linux import become_subreaper, living_descendants
 from pyemperor.protocol.uwsgi import encode_packet
@@ -35,6 +35,8 @@ class Server:
     Once constructed, every vassal is ready. :meth:`stop` checks that nothing is left over.
     """
 
+    running: ClassVar[set[int]] = set()
+
     def __init__(self, folder: Path, text: str, **environment: str) -> None:
         become_subreaper()  # whatever escapes the tree becomes a child of this process, where stop() looks
         self.port = free_port()
@@ -51,6 +53,7 @@ class Server:
             stderr=subprocess.PIPE,
             env={**os.environ, **environment},
         )
+        self.running.add(self.emperor.pid)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
@@ -107,7 +110,8 @@ class Server:
             code = self.emperor.wait(PATIENCE)
         finally:
             self.emperor.kill()
-            left = living_descendants([os.getpid()])
+            self.running.remove(self.emperor.pid)
+            left = living_descendants([os.getpid()], besides=self.running)
             for pid in left:
                 os.kill(pid, signal.SIGKILL)
             self._reader.join(PATIENCE)

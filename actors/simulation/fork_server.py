@@ -28,6 +28,8 @@ class _Office:
     end: End
     #: None for the Emperor's.
     vassal: Birth | None = None
+    #: The id of the master that sits here.
+    id: int = 0
     closed: bool = False
 
 
@@ -37,8 +39,6 @@ class _Child:
     id: int
     process: SimulatedProcess
     mercy: float
-    #: The office born with this child (a master).
-    own: _Office | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,8 @@ class SimulatedForkServer(Actor):
                 self.after(self._busy_until - now, _Done(message, fork))
             case _Asked(office=office, request=Kill() as kill):
                 self._kill(office, kill)
-            case _Asked(request=Adopt(birth=birth), fds=fds):
-                self._open_office(self._process.simulation.take(fds[0]), birth)
+            case _Asked(request=Adopt(id=id, birth=birth), fds=fds):
+                self._open_office(self._process.simulation.take(fds[0]), birth, id)
             case _Done(asked=asked, fork=fork):
                 self._fork(asked, fork)
             case _OfficeClosed(office=office):
@@ -112,8 +112,8 @@ class SimulatedForkServer(Actor):
             case _Swept(child=child):
                 self._report(child)
 
-    def _open_office(self, end: End, vassal: Birth | None = None) -> _Office:
-        office = _Office(end, vassal)
+    def _open_office(self, end: End, vassal: Birth | None = None, id: int = 0) -> _Office:
+        office = _Office(end, vassal, id)
         end.attach(
             self._process,
             self.actor_inbox,
@@ -124,12 +124,12 @@ class SimulatedForkServer(Actor):
 
     def _fork(self, asked: _Asked, fork: Fork) -> None:
         simulation, birth, office = self._process.simulation, fork.birth, asked.office
-        own = theirs = None
+        theirs = None
         if birth.kind == "master":
             ours, theirs = pair(simulation)
-            own = self._open_office(ours, birth)
+            self._open_office(ours, birth, fork.id)
         process = self._spawn(birth, simulation.take(asked.fds[0]), theirs)
-        child = _Child(office, fork.id, process, birth.mercy, own)
+        child = _Child(office, fork.id, process, birth.mercy)
         self._children[process.pid] = child
         process.on_exit.append(lambda _: self.actor_inbox.notify(_Ended(child)))
         office.end.send(Forked(fork.id, process.pid))
@@ -137,13 +137,11 @@ class SimulatedForkServer(Actor):
             self._leave_to_itself(child)
 
     def _kill(self, office: _Office, kill: Kill) -> None:
+        # The master may be dead already: its workers are known by the office.
+        family = kill.id if kill.family and office is self._emperor else -1
         for child in list(self._children.values()):
-            if child.office is office and child.id == kill.id:
+            if (child.office is office and child.id == kill.id) or child.office.id == family:
                 child.process.signal(SIGKILL)
-                if kill.family:
-                    for worker in self._children.values():
-                        if worker.office is child.own:
-                            worker.process.signal(SIGKILL)
 
     def _orphan(self, office: _Office) -> None:
         office.closed = True

@@ -116,7 +116,7 @@ class SimulatedHost:
             process.born.signal(number)
 
     def kill(self, key: Key, *, family: bool) -> None:
-        if family and self.office is not None and key in self._of:
+        if self.office is not None and key in self._of:
             self.office.send(Kill(self._of[key], family))
         self.signal(key, SIGKILL)
 
@@ -152,14 +152,21 @@ class SimulatedImperialHost(SimulatedHost):
         """Start another, and give every living master an office at it."""
         pid = self.start()
         assert self.office is not None
-        for process in self._processes.values():
+        for number, process in self._processes.items():
             ours, theirs = pair(self._simulation)
-            self.office.send(Adopt(masters[process.key.name]), (self._simulation.pass_on(theirs),))
+            adopt = Adopt(number, masters[process.key.name])
+            self.office.send(adopt, (self._simulation.pass_on(theirs),))
             process.link.send(Office(), (self._simulation.pass_on(ours),))
         return pid
 
     def reap(self) -> None:
         """Simulated processes leave no zombies."""
+
+    def kill_rest(self) -> None:
+        """SIGKILL every process of the tree, also those that nobody supervises any more."""
+        for process in list(self._simulation.processes.values()):
+            if process.name.startswith(("master:", "worker:")):
+                process.signal(SIGKILL)
 
     def close(self) -> None:
         """Ask the fork server to end after its last child; ``HostClosed`` follows."""

@@ -1,0 +1,171 @@
+"""The client's side of one exchange: its request comes in, the response goes out, and its end tells the truth.
+
+A response that has no length ends where the connection does, so a client can tell a whole response from a
+broken one only by *how* it ends. On TCP a break is a reset. A unix socket knows no other reset than that of
+unread bytes (unix(7)): so the last byte of the request is only looked at, and taken when all went well.
+"""
+
+import select
+import socket
+import struct
+
+from pyemperor.actors.actor import Inbox, Source
+from pyemperor.actors.wires import Request, Wire
+from pyemperor.protocol.errors import RequestError
+
+CHUNK = 65536
+
+
+class ClientLeft(Exception):
+    """Nobody is there to read the response."""
+
+
+class Connection:
+    """A connection just accepted, non-blocking; what cannot be had now is None or stays in :attr:`pending`."""
+
+    def __init__(self, inbox: Inbox, source: Source, sock: socket.socket, wire: Wire) -> None:
+        self._inbox = inbox
+        self._source = source
+        self._mask = -1
+        self._sock = sock
+        self.wire = wire
+        self.open = True
+        self.request: Request | None = None
+        #: Bytes of the request's body that the client has still to send.
+        self.missing = 0
+        #: Bytes of the response that the client has not taken yet.
+        self.pending = b""
+        #: Bytes that it has taken.
+        self.sent = 0
+        #: The response is over; what the client still sends is thrown away, until it closes.
+        self.draining = False
+        self._holds = sock.family == socket.AF_UNIX
+        self._held = 0
+
+    # ---- the request ------------------------------------------------------------------------------------
+
+    def read_request(self) -> Request | None:
+        """The request, once its head is there; None before. Raises RequestError for what is none.
+
+        A client that closes without a word has no request: the connection is not open any more.
+        """
+        data = self._receive(CHUNK, socket.MSG_PEEK if self._holds else 0)
+        if data is None:
+            return None
+        if not data:
+            self.wire.close()
+            self.close()
+            return None
+        try:
+            self.request = self.wire.feed(data)
+        except OSError as error:  # it asks who the peer is
+            raise ClientLeft(error.strerror) from None
+        if self.request:
+            self.missing = max(0, self.request.length - len(self.wire.leftover))
+        if self._holds:
+            self._held = self.request is not None and not self.missing
+            self._sock.recv(len(data) - self._held)
+        return self.request
+
+    def first_body(self) -> bytes:
+        """The part of the body that came with the head."""
+        assert self.request is not None
+        data, self.wire.leftover = self.wire.leftover[: self.request.length], b""
+        return data
+
+    def read_body(self) -> bytes:
+        """The next bytes of the body, b"" if there are none now. Raises RequestError if it ends too early."""
+        if self._holds and self.missing == 1:
+            data = self._receive(1, socket.MSG_PEEK)
+            self._held = bool(data)
+        else:
+            data = self._receive(min(CHUNK, self.missing - self._holds))
+        if data == b"":
+            raise RequestError(f"the connection ended inside the request's body: {self.missing} bytes are missing")
+        self.missing -= len(data or b"")
+        return data or b""
+
+    def _receive(self, size: int, flags: int = 0) -> bytes | None:
+        try:
+            return self._sock.recv(size, flags)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise ClientLeft(error.strerror) from None
+
+    # ---- the response -----------------------------------------------------------------------------------
+
+    def send(self, data: bytes = b"") -> int:
+        """Send ``data`` after what is pending; the number of bytes taken now. Raises ClientLeft."""
+        before = self.sent
+        self.pending += data
+        try:
+            while self.pending:
+                taken = self._sock.send(self.pending)
+                self.sent += taken
+                self.pending = self.pending[taken:]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise ClientLeft(error.strerror) from None
+        return self.sent - before
+
+    # ---- the end ----------------------------------------------------------------------------------------
+
+    def left(self, mask: int) -> bool:
+        """Say whether an event ``mask`` means that the client has left, after it had made its request."""
+        end = mask & (select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP)
+        return bool(end) and self.request is not None and not self.draining
+
+    def watch(self, *, more: bool) -> None:
+        """Wait for what the client can do next; ``more`` says whether bytes of the body are wanted."""
+        if not self.open:
+            return
+        mask = select.EPOLLOUT if self.pending else 0
+        if more or self.draining or self.request is None:
+            mask |= select.EPOLLIN
+        elif not self.missing and not self._holds:
+            # A unix peer's end is always reported (EPOLLHUP), that of a TCP peer only so.
+            mask |= select.EPOLLRDHUP
+        if mask != self._mask:
+            self._mask = mask
+            self._inbox.watch(self._sock.fileno(), mask, self._source)
+
+    def finish(self) -> None:
+        """The response is complete: close in a way that lets the client read it.
+
+        To close before the client has sent all it wants would reset the connection. So what is there is read,
+        and if there may be more, only our side is shut, and the connection drains.
+        """
+        try:
+            last = self._receive(CHUNK)
+            whole = self.request is not None and not self.missing
+            if last == b"" or (whole and len(last or b"") <= self._held):
+                self.close()
+            else:
+                self._sock.shutdown(socket.SHUT_WR)
+                self.draining = True
+        except (ClientLeft, OSError):
+            self.close()
+
+    def drain(self) -> None:
+        """Throw away what came; close at its end."""
+        try:
+            if self._receive(CHUNK) == b"":
+                self.close()
+        except ClientLeft:
+            self.close()
+
+    def cut(self) -> None:
+        """End a response that had begun so that the client sees it broken, not complete."""
+        if self.open and not self._holds:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
+
+    def close(self) -> None:
+        """Close, at once."""
+        if self.open:
+            self.open = self.draining = False
+            self.pending = b""
+            self._inbox.unwatch(self._sock.fileno())
+            self._sock.close()

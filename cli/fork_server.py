@@ -1,0 +1,21 @@
+"""The fork server's process: ``python -P -m pyemperor.cli.fork_server FD LOG-STYLE LEVEL [MODIFIER=MODULE:NAME ...]``.
+
+It imports everything that the processes it forks need, once, and nothing of the command line.
+"""
+
+import sys
+
+from pyemperor.cli.light import import_loguru
+
+
+def main(arguments: list[str]) -> int:
+    """Serve the Emperor's office, descriptor FD, with the handlers that other packages register."""
+    import_loguru()
+    from pyemperor.cli.processes import fork_server
+
+    fd, log_style, level, *registered = arguments
+    return fork_server(int(fd), log_style, level, registered)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
