@@ -22,6 +22,9 @@ from pykka._envelope import Envelope
 from pyemperor.actors.clock import Timer, Timers, monotonic
 from pyemperor.protocol.messages import Inject
 
+#: Seconds that a wait may last at most; then it begins again.
+_LONGEST = 86400.0
+
 #: Turns readiness (an epoll event mask) into messages for the actor that watches.
 Source = Callable[[int], Iterable[object]]
 
@@ -204,8 +207,8 @@ class EpollInbox:
 
     def _patience(self) -> float:
         due = self._timers.next_at()
-        # epoll counts in milliseconds and rounds up, so no timer is polled for in a busy loop.
-        return -1 if due is None else max(0.0, due - monotonic())
+        # epoll counts in milliseconds and rounds up, so no timer is polled for in a busy loop; 31 bits of them.
+        return -1 if due is None else min(max(0.0, due - monotonic()), _LONGEST)
 
     def after(self, seconds: float, message: object) -> Timer:
         return self._timers.set(monotonic() + seconds, message)

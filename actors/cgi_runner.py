@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import pykka
 
 from pyemperor.actors.actor import Actor, Inbox, System
-from pyemperor.actors.exchange import Gone, Outcome, Ready
+from pyemperor.actors.exchange import Gone, Outcome
+from pyemperor.actors.script import Ready
 
 
 class Exchange(Protocol):

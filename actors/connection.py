@@ -13,6 +13,7 @@ from pyemperor.actors.actor import Inbox, Source
 from pyemperor.actors.wires import Request, Wire
 from pyemperor.protocol.errors import RequestError
 
+#: Most bytes that are read at a time.
 CHUNK = 65536
 
 

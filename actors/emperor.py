@@ -42,7 +42,9 @@ class _HostDue:
 
 @dataclass(frozen=True, slots=True)
 class _NoMercy:
-    """The mercy of whoever is left without a supervisor is over."""
+    """The mercy of whoever is left without a supervisor is over, for so many times."""
+
+    times: int = 0
 
 
 class Sockets(Protocol):
@@ -64,6 +66,8 @@ class ImperialHost(Host, Protocol):
 
 #: Seconds within which a second signal to quit is the same as the first.
 _SAME = 0.5
+#: How often whoever is left is killed at the end, and the seconds after each time.
+_ATTEMPTS, _ATTEMPT = 2, 7.0
 #: Fork servers that may die within so many seconds before the next one waits.
 _HOSTS, _HOSTS_PERIOD = 3, 10.0
 
@@ -111,8 +115,8 @@ class Emperor(Overseer):
             case _HostDue():
                 if not self._closed:
                     self.journal.event("fork-server", "restart", now, self.host.restart(self._births))
-            case _NoMercy():
-                self.host.kill_rest()
+            case _NoMercy(times=times):
+                self._end_rest(times)
             case HostClosed():
                 self.stop()
             case ChildEnded():
@@ -152,6 +156,15 @@ class Emperor(Overseer):
         at = self._hosts.permitted_at(now)
         self._hosts.charge(at)
         self.after(at - now, _HostDue())
+
+    def _end_rest(self, times: int) -> None:
+        """Kill whoever is left, and leave in the end: what hangs in the kernel must not hold the Emperor."""
+        if times < _ATTEMPTS:
+            self.host.kill_rest()
+            self.after(_ATTEMPT, _NoMercy(times + 1))
+        else:
+            self.journal.log("ERROR", "some processes do not die of SIGKILL: leaving without them", self._now)
+            self.stop()
 
     def child_said(self, child: str, message: Message) -> None:
         if isinstance(message, Accepting):

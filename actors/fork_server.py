@@ -53,6 +53,8 @@ _PACKET = 300 * 1024
 _MAX_FDS = 64
 #: Seconds to wait for remnants to die before they are reported as left.
 _SWEEP = 5.0
+#: Seconds that a wait may last at most: poll(2) counts milliseconds in 31 bits.
+_LONGEST = 86400.0
 #: Seconds beyond their own mercy that workers without a master get.
 _SLACK = 2.0
 _EX_CONFIG = 78
@@ -145,7 +147,7 @@ class ForkServer:
         if self._deaths:
             return 2
         due = [at for child in self._children.values() if (at := child.deadline()) is not None]
-        return max(0.0, min(due) - time.monotonic()) * 1000 + 1 if due else None
+        return min(max(0.0, min(due) - time.monotonic()), _LONGEST) * 1000 + 1 if due else None
 
     # ---- requests -----------------------------------------------------------------------------------
 

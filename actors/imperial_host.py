@@ -30,6 +30,7 @@ class ImperialForkHost(ForkHost):
     #: Pids of the workers that dead fork servers left to us.
     _wards: set[int] = field(default_factory=set)
     _inherited: bool = False
+    _killing: bool = False
 
     def start(self) -> int:
         """Start the fork server; its pid."""
@@ -65,9 +66,14 @@ class ImperialForkHost(ForkHost):
             self._close_if_empty()
 
     def kill_rest(self) -> None:
-        """SIGKILL every process of the tree, also those that nobody supervises any more."""
+        """SIGKILL every process of the tree, also those that nobody supervises; next time the fork server too."""
         if self._server is not None:
-            self._server.send_signal(AT_ONCE)
+            self._server.send_signal(signal.SIGKILL if self._killing else AT_ONCE)
+            self._server.send_signal(signal.SIGCONT)
+        self._killing = True
+        self._kill_wards()
+
+    def _kill_wards(self) -> None:
         for pid in self._wards:
             os.kill(pid, signal.SIGKILL)
 
@@ -78,6 +84,8 @@ class ImperialForkHost(ForkHost):
         self._server.wait()  # closing the office was its last act; now its children are ours
         self._inherited = True
         self._wards.update(pid for pid, _ in self._strangers())
+        if self._killing:
+            self._kill_wards()
         # No super() in a class with slots=True: dataclass makes another class.
         lost = ForkHost._lost(self, reason)
         self.reap()

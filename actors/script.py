@@ -4,13 +4,18 @@ import contextlib
 import errno
 import os
 import resource  # noqa: F401  # os.wait4() needs it: too late where the vassal's user may not read it
+import select
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 
+from pyemperor.actors.actor import Inbox
 from pyemperor.actors.linux import group_lives
 from pyemperor.protocol.errors import RequestError
 
+#: Most bytes that are read at a time: what a pipe holds.
+CHUNK = 65536
 #: A script inherits no disposition, not that of SIGPIPE either, which Python ignores. (To name all of them is
 #: also the quickest: for each that is not named, glibc asks the kernel first.)
 _DEFAULTED = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
@@ -42,31 +47,151 @@ class Ending:
     peak: int
 
 
+class Ready(Enum):
+    """What an exchange waits for: each is a message of the runner's inbox."""
+
+    CLIENT = auto()
+    INPUT = auto()
+    OUTPUT = auto()
+    EXIT = auto()
+    TICK = auto()
+
+
+class _Channel:
+    """A descriptor of our own, non-blocking, and in the wait of the inbox while something is wanted of it."""
+
+    __slots__ = ("_inbox", "_ready", "_wanted", "fd")
+
+    def __init__(self, inbox: Inbox, ready: Ready) -> None:
+        self.fd = -1
+        self._inbox = inbox
+        self._ready = ready
+        self._wanted = 0
+
+    def open(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self.fd = fd
+
+    def want(self, mask: int) -> None:
+        """Wait for ``mask``; for nothing at all with 0, or a peer that has closed would be reported for ever."""
+        if self.fd < 0 or mask == self._wanted:
+            return
+        self._wanted = mask
+        if mask:
+            self._inbox.watch(self.fd, mask, lambda _: (self._ready,))
+        else:
+            self._inbox.unwatch(self.fd)
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            self.want(0)
+            os.close(self.fd)
+            self.fd = -1
+
+
 class Process:
-    """The script's process: a session and process group of its own, descriptors 0, 1 and 2 and no other."""
+    """The script's side of an exchange: its body goes in, its output comes out, and it ends with its group.
 
-    __slots__ = ("ending", "pid")
+    It leads a session and a process group of its own, and has the descriptors 0, 1 and 2 and no other.
+    """
 
-    def __init__(self, script: Script, stdin: int, stdout: int, stderr: int) -> None:
-        """Start ``script``; raises OSError when it cannot be executed (:func:`cannot_run` puts it in words).
+    __slots__ = ("_input", "_output", "_pidfd", "ending", "pending", "pid")
 
-        The caller's thread must have its own working directory (``linux.own_working_directory``).
+    def __init__(self, inbox: Inbox, script: Script, *, stdin: int | None, stderr: int) -> None:
+        """Start ``script``; raises RequestError when it cannot be executed.
+
+        ``stdin`` is None for a pipe that :meth:`feed` fills. The caller's thread must have its own working
+        directory (``linux.own_working_directory``).
         """
         self.ending: Ending | None = None
-        os.chdir(script.directory)
-        self.pid = os.posix_spawn(
-            script.path,
-            script.arguments,
-            script.environment,
-            file_actions=(
-                (os.POSIX_SPAWN_DUP2, stdin, 0),
-                (os.POSIX_SPAWN_DUP2, stdout, 1),
-                (os.POSIX_SPAWN_DUP2, stderr, 2),
-            ),
-            setsid=True,
-            setsigmask=(),
-            setsigdef=_DEFAULTED,
-        )
+        #: Bytes of the request's body that the script has not taken yet.
+        self.pending = b""
+        self._input = _Channel(inbox, Ready.INPUT)
+        self._output = _Channel(inbox, Ready.OUTPUT)
+        self._pidfd = _Channel(inbox, Ready.EXIT)
+        theirs = []
+        try:
+            if stdin is None:
+                stdin, ours = os.pipe2(os.O_CLOEXEC)
+                theirs.append(stdin)
+                self._input.open(ours)
+            ours, stdout = os.pipe2(os.O_CLOEXEC)
+            theirs.append(stdout)
+            self._output.open(ours)
+            self.pid = _spawn(script, stdin, stdout, stderr)
+        except OSError as error:
+            self.close()
+            raise _cannot_run(script, error) from None
+        finally:
+            for fd in theirs:
+                os.close(fd)
+
+    # ---- its pipes --------------------------------------------------------------------------------------
+
+    @property
+    def listens(self) -> bool:
+        """Whether its stdin is a pipe that is still open."""
+        return self._input.fd >= 0
+
+    @property
+    def talks(self) -> bool:
+        """Whether its stdout has not ended."""
+        return self._output.fd >= 0
+
+    def feed(self, data: bytes = b"", *, last: bool) -> int:
+        """Write ``data`` after what is pending; the number of bytes taken now.
+
+        The input ends behind the ``last`` bytes. A script need not read it (RFC 3875 §4.2): then it is dropped.
+        """
+        if not self.listens:
+            return 0
+        self.pending += data
+        before = len(self.pending)
+        try:
+            while self.pending:
+                self.pending = self.pending[os.write(self._input.fd, self.pending) :]
+        except BlockingIOError:
+            return before - len(self.pending)
+        except BrokenPipeError:
+            last = True
+        if last:
+            self.close_input()
+        return before
+
+    def read(self) -> bytes | None:
+        """Output; None if there is none now, b"" at its end."""
+        try:
+            return os.read(self._output.fd, CHUNK)
+        except BlockingIOError:
+            return None
+
+    def watch(self, *, output: bool) -> None:
+        """Wait for what it can do next: take more, and, where ``output`` is wanted, say more."""
+        self._input.want(select.EPOLLOUT if self.pending else 0)
+        self._output.want(select.EPOLLIN if output else 0)
+
+    def watch_exit(self) -> None:
+        """Wait for its end."""
+        if self._pidfd.fd < 0:
+            self._pidfd.open(os.pidfd_open(self.pid))
+            self._pidfd.want(select.EPOLLIN)
+
+    def close_input(self) -> None:
+        """End its input."""
+        self.pending = b""
+        self._input.close()
+
+    def close_output(self) -> None:
+        """Read nothing more from it."""
+        self._output.close()
+
+    def close(self) -> None:
+        """Give back every descriptor."""
+        self.close_input()
+        self._output.close()
+        self._pidfd.close()
+
+    # ---- its end ----------------------------------------------------------------------------------------
 
     def signal(self, number: int) -> None:
         """Signal the whole process group; a group that is gone has nothing to hear."""
@@ -89,10 +214,28 @@ class Process:
                 code = os.waitstatus_to_exitcode(status)
                 cpu = usage.ru_utime + usage.ru_stime
                 self.ending = Ending(max(code, -1), max(-code, 0), cpu, usage.ru_maxrss * 1024)
+                self._pidfd.close()
         return self.ending
 
 
-def cannot_run(script: Script, error: OSError) -> RequestError:
+def _spawn(script: Script, stdin: int, stdout: int, stderr: int) -> int:
+    os.chdir(script.directory)
+    return os.posix_spawn(
+        script.path,
+        script.arguments,
+        script.environment,
+        file_actions=(
+            (os.POSIX_SPAWN_DUP2, stdin, 0),
+            (os.POSIX_SPAWN_DUP2, stdout, 1),
+            (os.POSIX_SPAWN_DUP2, stderr, 2),
+        ),
+        setsid=True,
+        setsigmask=(),
+        setsigdef=_DEFAULTED,
+    )
+
+
+def _cannot_run(script: Script, error: OSError) -> RequestError:
     """The answer to a request whose script could not be started."""
     file = os.fsdecode(script.path)
     match error.errno:

@@ -88,10 +88,10 @@ class HttpWire:
     def __init__(self, sock: socket.socket) -> None:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_BLOCK)
         self._sock = sock
-        self._begun = False
+        self._size = 0
 
     def feed(self, data: bytes) -> Request | None:
-        self._begun = True
+        self._size += len(data)
         try:
             self._http.receive_data(data)
             event = self._http.next_event()
@@ -100,6 +100,8 @@ class HttpWire:
         if not isinstance(event, h11.Request):
             return None
         self.leftover, _ = self._http.trailing_data
+        if self._size - len(self.leftover) > MAX_BLOCK:  # h11 lets through what arrives in one piece
+            raise RequestError("the request's head is too large", status=431)
         variables = merge_vars(self._variables(event))
         return Request(Modifier.CGI, 0, variables, _length(variables))
 
@@ -135,7 +137,7 @@ class HttpWire:
         return pairs
 
     def close(self) -> None:
-        if self._begun:
+        if self._size:
             raise RequestError("the connection ended inside the request")
 
     def interim(self) -> bytes:

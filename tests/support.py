@@ -1,7 +1,8 @@
-"""What the tests of a running server share: a real ``pyemperor run``, real clients, and waiting with a deadline."""
+"""What tests of a running server share: a real ``pyemperor run``, real clients, waiting with a deadline."""
 
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +26,9 @@ PATIENCE = 15.0
 PYTHON = f"#!{sys.executable} -IS\n"
 
 Record = dict[str, Any]
+
+_USUAL = ("INFO", "WARNING", "NGINX")
+_NGINX = re.compile(rb"\d{4}/\d\d/\d\d [0-9:]{8} \[")
 
 
 # ---- the server ---------------------------------------------------------------------------------------------
@@ -45,7 +50,6 @@ class Server:
         self.folder = folder
         self._lines: list[Record] = []
         self._news = threading.Condition()
-        self._tolerated = ("DEBUG", "INFO", "WARNING")
         self.emperor = subprocess.Popen(
             [Path(sys.executable).with_name("pyemperor"), "run", scenario],
             stdin=subprocess.DEVNULL,
@@ -70,7 +74,8 @@ class Server:
                 try:
                     record = json.loads(line)
                 except ValueError:
-                    record = {"level": "NOT JSON", "message": line.decode(errors="replace")}
+                    level = "NGINX" if _NGINX.match(line) else "NOT JSON"
+                    record = {"level": level, "message": line.decode(errors="replace")}
                 with self._news:
                     self._lines.append(record)
                     self._news.notify_all()
@@ -81,8 +86,11 @@ class Server:
         with self._news:
             return list(self._lines)
 
-    def wait_for(self, *, since: int = 0, **fields: Any) -> Record:
-        """Wait for a log record with these ``fields``, from number ``since`` on; a callable judges the value."""
+    def wait_for(self, *, since: int = 0, count: int = 1, **fields: Any) -> Record:
+        """Wait for ``count`` log records with these ``fields``, from number ``since`` on, and give the last.
+
+        A callable judges the value of its field.
+        """
 
         def fits(record: Record) -> bool:
             return all(
@@ -91,7 +99,7 @@ class Server:
             )
 
         def found() -> Record | None:
-            return next(filter(fits, self._lines[since:]), None)
+            return next(islice(filter(fits, self._lines[since:]), count - 1, None), None)
 
         with self._news:
             record = self._news.wait_for(found, PATIENCE)
@@ -104,7 +112,7 @@ class Server:
         return [record["pid"] for record in found if record["actor"].startswith("worker:")]
 
     def stop(self) -> None:
-        """End it by SIGTERM: exit code 0, no process, no socket, and nothing in the log but JSON without errors."""
+        """End it by SIGTERM: exit code 0, no process, no socket, and no error in the log, which is all JSON."""
         self.emperor.terminate()
         try:
             code = self.emperor.wait(PATIENCE)
@@ -118,7 +126,7 @@ class Server:
         assert code == 0, self._lines
         assert left == []
         assert [path for path in self.folder.rglob("*") if stat.S_ISSOCK(path.lstat().st_mode)] == []
-        assert [record for record in self._lines if record["level"] not in self._tolerated] == []
+        assert [record for record in self._lines if record["level"] not in _USUAL] == []
 
 
 @contextmanager
@@ -178,7 +186,11 @@ def connect(address: str | Path | tuple[str, int]) -> socket.socket:
     """Connect to a unix socket or a TCP address."""
     sock = socket.socket(socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX)
     sock.settimeout(PATIENCE)
-    sock.connect(address if isinstance(address, tuple) else str(address))
+    try:
+        sock.connect(address if isinstance(address, tuple) else str(address))
+    except OSError:
+        sock.close()
+        raise
     return sock
 
 
@@ -231,7 +243,7 @@ def packet(path: str, *, method: str = "GET", modifier1: int = 9, length: int = 
     return encode_packet([(k.encode(), v.encode()) for k, v in variables.items()], modifier1=modifier1)
 
 
-def http(path: str, *, method: str = "GET", body: bytes = b"", version: str = "1.1", **more: str) -> bytes:
+def http_request(path: str, *, method: str = "GET", body: bytes = b"", version: str = "1.1", **more: str) -> bytes:
     """An HTTP request; ``HTTP_``-less names with ``_`` for ``-`` are header fields."""
     fields = {"Host": "www.example.org", **({"Content-Length": str(len(body))} if body else {}), **more}
     head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
@@ -254,6 +266,10 @@ class Site:
         file.chmod(mode)
         return f"/cgi-bin/{name}"
 
+    def address(self, wire: str) -> Path | tuple[str, int]:
+        """Where the ``wire``, "uwsgi" or "http", is served."""
+        return self.socket if wire == "uwsgi" else ("127.0.0.1", self.server.port)
+
     def uwsgi(self, path: str, body: bytes = b"", **more: Any) -> Answer:
         """A request over the uwsgi socket."""
         method = more.pop("method", "POST" if body else "GET")
@@ -263,11 +279,11 @@ class Site:
     def http(self, path: str, body: bytes = b"", **more: Any) -> Answer:
         """A request over the HTTP listener."""
         method = more.pop("method", "POST" if body else "GET")
-        return self.http_bytes(http(path, method=method, body=body, **more))
+        return self.http_bytes(http_request(path, method=method, body=body, **more))
 
     def http_bytes(self, request: bytes) -> Answer:
         """Whatever bytes over the HTTP listener."""
-        return converse(connect(("127.0.0.1", self.server.port)), request)
+        return converse(connect(self.address("http")), request)
 
     def request(self, wire: str, path: str, body: bytes = b"", **more: Any) -> Answer:
         """A request over the ``wire``, "uwsgi" or "http"."""

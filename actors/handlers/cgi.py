@@ -40,8 +40,8 @@ class _Cgi:
 
     def _program(self, helper: Helper) -> tuple[bytes, ...]:
         """The command of ``helper``; a name without a slash is looked up where the scripts would find it."""
-        program, *arguments = map(os.fsencode, helper.argv)
-        return (shutil.which(program, path=self._base[b"PATH"]) or program, *arguments)
+        program = shutil.which(helper.argv[0], path=os.fsdecode(self._base[b"PATH"])) or helper.argv[0]
+        return tuple(map(os.fsencode, (program, *helper.argv[1:])))
 
     def __call__(self, request: Request) -> Script | bytes:
         path = request_path(request.variables)

@@ -10,11 +10,13 @@ import pykka
 from pykka._envelope import Envelope
 
 from pyemperor.actors.actor import Actor, Source
-from pyemperor.actors.clock import Timer
+from pyemperor.actors.clock import Timer, Timers
 from pyemperor.actors.simulation.machine import Simulation
 
 #: sysexits.h: an actor broke.
 EX_SOFTWARE = 70
+#: The heap of the machine is its own: what is cancelled here is counted for nobody.
+_UNCOUNTED = Timers()
 #: What a process does at a signal: a message for its first actor, or nothing. One that is not here ends it.
 Reactions = Mapping[int, Callable[[int], object] | None]
 
@@ -60,7 +62,7 @@ class SimulatedInbox:
         return not self._mail
 
     def after(self, seconds: float, message: object) -> Timer:
-        timer = Timer(self.simulation.time + seconds, message)
+        timer = Timer(self.simulation.time + seconds, message, _UNCOUNTED)
         if seconds < math.inf:
             self.simulation.at(timer.at, self._fire, timer)
         return timer

@@ -1,8 +1,11 @@
-"""A running server and its clients: time limits, clients that leave or dawdle, broken packets, nothing left over."""
+"""A running server and its clients: time limits, clients that leave or dawdle, bad packets, nothing left."""
 
 import os
 import re
+import resource
 import signal
+import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from tests.support import (
     connect,
     converse,
     gone,
+    http_request,
     packet,
     pids,
     read_to_end,
@@ -139,9 +143,8 @@ def test_a_body_that_does_not_arrive_is_not_the_scripts_fault(hasty: Site) -> No
 @pytest.mark.parametrize("wire", ["uwsgi", "http"])
 def test_a_request_that_does_not_arrive_is_a_408(hasty: Site, wire: str) -> None:
     whole = {"uwsgi": packet("/cgi-bin/x"), "http": b"GET /cgi-bin/x HTTP/1.1\r\n"}[wire]
-    address = {"uwsgi": hasty.socket, "http": ("127.0.0.1", hasty.server.port)}[wire]
     seen = len(hasty.server.log)
-    with connect(address) as sock:
+    with connect(hasty.address(wire)) as sock:
         sock.sendall(whole[:20])
         answer = read_to_end(sock)
     assert answer.status == 408
@@ -155,9 +158,8 @@ def test_a_request_that_does_not_arrive_is_a_408(hasty: Site, wire: str) -> None
 @BOTH
 def test_a_client_that_leaves_ends_a_silent_script(site: Site, wire: str) -> None:
     path = site.script("alone.cgi", f"sleep 60 & echo alone-{wire} $$ $! >&2; wait")
-    request = {"uwsgi": packet(path), "http": f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()}[wire]
-    address = {"uwsgi": site.socket, "http": ("127.0.0.1", site.server.port)}[wire]
-    with connect(address) as sock:
+    request = {"uwsgi": packet(path), "http": http_request(path)}[wire]
+    with connect(site.address(wire)) as sock:
         sock.sendall(request)
         running = pids(site, f"alone-{wire}")
     assert all(gone(pid, 1.5) for pid in running)
@@ -168,10 +170,9 @@ def test_a_client_that_leaves_ends_a_silent_script(site: Site, wire: str) -> Non
 
 @BOTH
 def test_a_client_that_leaves_inside_the_answer_ends_the_script(site: Site, wire: str) -> None:
-    path = site.script("endless.cgi", f"{HELLO}; echo endless-{wire} $$ >&2; exec cat /dev/zero")
-    request = {"uwsgi": packet(path), "http": f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()}[wire]
-    address = {"uwsgi": site.socket, "http": ("127.0.0.1", site.server.port)}[wire]
-    with connect(address) as sock:
+    path = site.script("endless.cgi", f"echo endless-{wire} $$ >&2; {HELLO}; exec cat /dev/zero")
+    request = {"uwsgi": packet(path), "http": http_request(path)}[wire]
+    with connect(site.address(wire)) as sock:
         sock.sendall(request)
         assert sock.recv(100)
     assert gone(pids(site, f"endless-{wire}")[0], 1.5)
@@ -189,10 +190,9 @@ print("took it for whole", file=sys.stderr)
     path = site.script(f"upload-{wire}.cgi", script.replace("half-body", f"half-body-{wire}"))
     head = {
         "uwsgi": packet(path, method="POST", length=1000),
-        "http": f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n".encode(),
+        "http": http_request(path, method="POST", Content_Length="1000"),
     }[wire]
-    address = {"uwsgi": site.socket, "http": ("127.0.0.1", site.server.port)}[wire]
-    with connect(address) as sock:
+    with connect(site.address(wire)) as sock:
         sock.sendall(head + b"half")
         running = pids(site, f"half-body-{wire}")
     assert gone(running[0])
@@ -205,10 +205,9 @@ def test_a_client_that_dawdles_costs_no_memory(site: Site, wire: str) -> None:
     size = 20_000_000
     path = site.script("large.cgi", f"{HELLO}; head -c {size} /dev/zero; echo large-{wire} $$ >&2")
     other = site.script("other.cgi", HELLO)
-    request = {"uwsgi": packet(path), "http": f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()}[wire]
-    address = {"uwsgi": site.socket, "http": ("127.0.0.1", site.server.port)}[wire]
+    request = {"uwsgi": packet(path), "http": http_request(path)}[wire]
     before = _peak(site)
-    with connect(address) as sock:
+    with connect(site.address(wire)) as sock:
         sock.sendall(request)
         assert b"hello" in sock.recv(1 << 16)
         for _ in range(30):  # the other runner is not held up, and time goes by
@@ -226,6 +225,51 @@ def _peak(site: Site) -> int:
     found = re.search(r"VmHWM:\s*(\d+) kB", status)
     assert found
     return int(found[1]) * 1024
+
+
+@BOTH
+def test_a_client_that_takes_nothing_is_given_up(hasty: Site, wire: str) -> None:
+    path = hasty.script(f"untaken-{wire}.cgi", f"echo untaken-{wire} $$ >&2; {HELLO}; exec cat /dev/zero")
+    request = {"uwsgi": packet(path), "http": http_request(path)}[wire]
+    with connect(hasty.address(wire)) as sock:
+        sock.sendall(request)
+        assert "took nothing for 0.5 s" in hasty.logged(path)["problem"]
+    assert gone(pids(hasty, f"untaken-{wire}")[0])
+
+
+def test_a_reset_before_any_request_is_no_request(site: Site) -> None:
+    seen = len(site.server.log)
+    for _ in range(5):
+        with connect(site.address("http")) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert site.http(site.script("after.cgi", HELLO)).text == "hello"
+    site.server.wait_for(since=seen, event="request", uri="/cgi-bin/after.cgi")
+    assert [r for r in site.server.log[seen:] if r.get("event") == "request" and not r.get("method")] == []
+
+
+def test_a_script_may_go_on_after_a_complete_answer(site: Site, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    script = f"printf 'Content-Length: 5\n\nhello'; echo goes-on $$ >&2; read x <{tmp_path}/fifo; echo $x >&2"
+    assert site.uwsgi(site.script("goes-on.cgi", script)).text == "hello"
+    (running,) = pids(site, "goes-on")
+    (tmp_path / "fifo").write_text("the end\n")
+    site.server.wait_for(event="stderr", message="site: /cgi-bin/goes-on.cgi: the end")
+    assert gone(running)
+
+
+def test_no_descriptor_to_spare_is_a_503(site: Site) -> None:
+    (worker,) = site.server.workers("site")
+    path = site.script("spare.cgi", HELLO)
+    limit = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    highest = max(int(fd) for fd in os.listdir(f"/proc/{worker}/fd"))
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (highest + 2, limit[1]))  # room for the connection alone
+    try:
+        answer = site.uwsgi(path)
+        assert answer.status == 503
+        assert "raise the limit" in site.server.wait_for(event="request", uri=path, status=503)["remedy"]
+    finally:
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, limit)
+    assert site.uwsgi(path).text == "hello"
 
 
 def test_more_clients_than_runners_wait_their_turn(site: Site, tmp_path: Path) -> None:
@@ -440,14 +484,15 @@ def _mixed(site: Site) -> list[Answer]:
 
 def test_descriptors_and_children_do_not_pile_up(site: Site) -> None:
     (worker,) = site.server.workers("site")
-    statuses = [answer.status for answer in _mixed(site)]
-    assert statuses == [200, 200, 200, 200, 200, 200, 403, 502, 404, 400]
-    assert _ping(site) == PONG
+    seen = len(site.server.log)
+    answers = _mixed(site)
+    assert [answer.status for answer in answers] == [200, 200, 200, 200, 200, 200, 403, 502, 404, 400]
+    site.server.wait_for(since=seen, count=len(answers), event="request")  # logged when all is released
     before = _descriptors(worker)
     for _ in range(20):
-        _mixed(site)
-    assert _ping(site) == PONG
-    assert _descriptors(worker) <= before
+        seen = len(site.server.log)
+        site.server.wait_for(since=seen, count=len(_mixed(site)), event="request")
+    assert _descriptors(worker) == before
     assert living_descendants([worker]) == []
     scripts = {record.get("script_pid") for record in site.server.log}
     assert scripts.isdisjoint(zombies(worker))

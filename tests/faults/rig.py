@@ -30,14 +30,18 @@ class Client:
         self._sock = socket.socket(socket.AF_UNIX)
         self._sock.settimeout(PATIENCE)
         self._sock.connect(str(address))
-        self._sock.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        self._cut = False
+        try:
+            self._sock.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        except BrokenPipeError:
+            self._cut = True  # who had taken it is dead already
         self.close = self._sock.close
 
     def answer(self) -> tuple[int, str]:
         """Status (0: cut off before one came) and body."""
         data = b""
         try:
-            while part := self._sock.recv(65536):
+            while not self._cut and (part := self._sock.recv(65536)):
                 data += part
         except ConnectionResetError:
             data = b""

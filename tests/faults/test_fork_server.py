@@ -281,7 +281,7 @@ def test_without_descriptors_nothing_is_forked_until_there_are_some(machine: Mac
     first = machine.emperor.fork(master())
     answers = set()
     used = len(os.listdir(f"/proc/{machine.process.pid}/fd"))
-    for spare in range(6):
+    for spare in range(-2, 6):
         # A birth needs the link, both ends of an office, a pidfd: each of them can be what is missing.
         soft, hard = resource.prlimit(machine.process.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(machine.process.pid, resource.RLIMIT_NOFILE, (used + spare, hard))
@@ -407,6 +407,17 @@ def test_orphans_have_their_mercy_and_are_then_killed_once(machine: Machine) -> 
     assert 2.2 < time.monotonic() - begun < 4
     assert machine.over() == 0
     assert machine.said().count("outlived its mercy") == 1
+
+
+def test_orphans_may_have_all_the_time_in_the_world(machine: Machine) -> None:
+    terms: dict[str, Any] = {"worker_reload_mercy": 1e9, "supervision": mercy(1e9)}
+    office, _ = machine.office_of("app", **terms)
+    child = office.fork(worker("app", **terms))
+    office.sock.close()
+    machine.turn()
+    assert child.ask("ids")
+    child.tell("exit 0")
+    assert machine.over() == 0
 
 
 def test_everything_can_be_killed_at_once(machine: Machine) -> None:

@@ -58,6 +58,18 @@ def test_under_load_only_requests_inside_the_killed_worker_fail(serve: Serve) ->
     assert server.stop() == 0
 
 
+def test_a_master_that_does_not_hear_is_killed_with_its_workers(serve: Serve) -> None:
+    server = serve({"app": "processes = 1" + QUICK})
+    server.ready("master:app")
+    held, script = server.hold()
+    server.signal("master:app", signal.SIGSTOP)
+    server.signal("emperor", signal.SIGTERM)
+    server.until(actor="master:app", event="kill", reason="its mercy is over")
+    assert server.over(5) == 0
+    assert held.answer() == (0, "")
+    assert not os.path.exists(f"/proc/{script}")
+
+
 def test_a_worker_that_does_not_hear_is_killed_when_its_mercy_is_over(serve: Serve) -> None:
     server = serve({"app": "processes = 1\nworker-reload-mercy = 1.5" + QUICK})
     server.ready("master:app")
@@ -227,11 +239,27 @@ def test_a_second_sigterm_ends_everything_at_once(serve: Serve) -> None:
     assert not os.path.exists(f"/proc/{script}")
 
 
-def test_sigterm_while_it_starts_ends_it(serve: Serve) -> None:
+@pytest.mark.parametrize(
+    ("actor", "state"),
+    [("fork-server", ""), ("master:app", "STARTING"), ("worker:app/2", "STARTING"), ("worker:app/1", "READY")],
+)
+def test_sigterm_while_it_starts_ends_it(serve: Serve, actor: str, state: str) -> None:
     server = serve({"app": "processes = 4"})
-    server.until(actor="fork-server", event="start")
-    assert server.stop() == 0
-    assert not server.since(state="READY", actor="master:app")
+    server.until(lambda entry: entry.get("state", "") == state, actor=actor)
+    assert server.stop(5) == 0
+    assert not server.since(actor="master:app", event="restart")
+
+
+def test_ctrl_c_is_for_the_emperor_alone(serve: Serve) -> None:
+    """A terminal signals the whole foreground group; those that serve are in sessions of their own."""
+    server = serve({"app": "processes = 1" + QUICK})
+    server.ready("master:app")
+    held, _ = server.hold()
+    os.killpg(server.process.pid, signal.SIGINT)
+    server.until(actor="worker:app/1", state="STOPPING")
+    server.release()
+    assert held.answer() == (200, "held\n")
+    assert server.over(5) == 0
 
 
 def test_requests_in_hand_are_finished_before_the_end(serve: Serve) -> None:
@@ -283,6 +311,35 @@ def test_a_killed_fork_server_harms_nobody_and_is_replaced(serve: Serve) -> None
     assert gone["reason"] == "killed by signal 9"
     server.ready("master:app")
     assert server.get()[0] == 200
+    assert server.stop() == 0
+
+
+def test_a_stopped_fork_server_holds_nobody_at_the_end(serve: Serve) -> None:
+    server = serve({"app": "processes = 1\n[vassal.supervision]\nmercy = 0.5"})
+    server.ready("master:app")
+    server.signal("fork-server", signal.SIGSTOP)
+    server.signal("emperor", signal.SIGTERM)
+    server.watch(1)
+    server.signal("emperor", signal.SIGTERM)
+    assert server.over(5) == 0
+
+
+def test_dead_fork_servers_leave_no_descriptor(serve: Serve) -> None:
+    server = serve({"app": "processes = 1" + QUICK})
+    server.ready("master:app")
+
+    def descriptors() -> list[int]:
+        killed = server.signal("worker:app/1", signal.SIGKILL)
+        server.until(actor="worker:app/1", event="exit", pid=killed)
+        server.ready("worker:app/1")
+        return [len(os.listdir(f"/proc/{server.pid(actor)}/fd")) for actor in ("emperor", "master:app")]
+
+    before = descriptors()
+    for _ in range(3):
+        server.signal("fork-server", signal.SIGKILL)
+        server.until(actor="fork-server", event="restart")
+        assert descriptors() == before
+    assert zombies_of(server) == []
     assert server.stop() == 0
 
 

@@ -67,6 +67,17 @@ def test_timers_fire_in_the_order_of_their_time(inbox: EpollInbox) -> None:
     assert monotonic() - begun >= 0.03
 
 
+@pytest.mark.parametrize("seconds", [1e7, 1e9, float("inf")])
+def test_a_timer_may_be_due_long_after_all_of_us(
+    inbox: EpollInbox, pipe: tuple[int, int], seconds: float
+) -> None:
+    read, write = pipe
+    inbox.after(seconds, "never")
+    inbox.watch(read, select.EPOLLIN, lambda _: (os.read(read, 1),))
+    os.write(write, b"x")
+    assert inbox.get().message == b"x"
+
+
 def test_a_cancelled_timer_never_fires(inbox: EpollInbox) -> None:
     cancelled = inbox.after(0, "cancelled")
     kept = inbox.after(0.001, "kept")

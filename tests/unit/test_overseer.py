@@ -551,6 +551,10 @@ def test_who_is_left_without_a_supervisor_has_its_mercy_too() -> None:
     assert ("close",) in talk.tell(Died(keys["a"], 0))
     assert talk.wait(19) == []
     assert talk.wait(2) == [("kill_rest",)]
+    assert talk.wait(7) == [("kill_rest",)]
+    assert not talk.stopped()
+    talk.wait(7)
+    assert talk.stopped(), "what hangs in the kernel does not hold the Emperor"
 
 
 def test_an_emperor_without_vassals_ends_at_once() -> None:

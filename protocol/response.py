@@ -1,0 +1,65 @@
+"""A script's output, in pieces of any size, into the bytes of one HTTP response (RFC 3875 §6, RFC 9112).
+
+Only what belongs to the response comes out: a head that is valid, and of the body no more than may follow it.
+"""
+
+from collections.abc import Iterable
+
+from pyemperor.protocol.cgi_response import HeadParser, ResponseHead, encode_head
+from pyemperor.protocol.errors import ScriptError
+
+#: Statuses of responses that have no body (RFC 9110 §6.4.1).
+_BODILESS = (204, 304)
+
+
+class Response:
+    """The response to one request; ``headers`` are the server's own, ``protocol`` is the request's."""
+
+    def __init__(self, method: bytes, protocol: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        self._parser = HeadParser()
+        self._method = method
+        self._protocol = protocol
+        self._extra = headers
+        #: None until the script has printed all of it.
+        self.head: ResponseHead | None = None
+        #: Size in bytes of the head as it was sent.
+        self.head_size = 0
+        #: Bytes of the body that may still follow; None: whatever comes until the end.
+        self.left: int | None = None
+        #: The script printed more than its Content-Length announced.
+        self.surplus = False
+        self._bodiless = False
+
+    def feed(self, output: bytes) -> bytes:
+        """Take output of the script; what is to be sent for it. Raises ScriptError for what is no response."""
+        encoded = b""
+        if self.head is None:
+            head = self._parser.feed(output)
+            if head is None:
+                return b""
+            output = self._parser.leftover
+            encoded = self._begin(head)
+        if self.left is None:
+            return encoded + output
+        self.surplus |= len(output) > self.left and not self._bodiless
+        body = output[: self.left]
+        self.left -= len(body)
+        return encoded + body
+
+    def _begin(self, head: ResponseHead) -> bytes:
+        self.head = head
+        self._bodiless = self._method == b"HEAD" or head.status in _BODILESS
+        self.left = 0 if self._bodiless else head.content_length
+        encoded = encode_head(head, self._protocol, self._extra)
+        self.head_size = len(encoded)
+        return encoded
+
+    def close(self) -> None:
+        """Say that the output has ended: raises ScriptError if the response is not whole."""
+        if self.head is None:
+            self._parser.close()
+        if self.left:
+            raise ScriptError(
+                f"the script ended {self.left} bytes before the end that its Content-Length announced",
+                remedy="let it print the number of bytes that follow, or no Content-Length at all",
+            )
