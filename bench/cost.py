@@ -8,7 +8,6 @@ from bench.process import cpu_time, pss, title
 from bench.result import Plan, Result, Row, Target
 from bench.site import Site
 
-
 #: Vassals beside the measured one: an Emperor is there for many, and they share memory.
 NEIGHBOURS = 9
 

@@ -1,4 +1,4 @@
-"""The fork server's process: ``python -P -m pyemperor.cli.fork_server FD LOG-STYLE LEVEL [MODIFIER=MODULE:NAME ...]``.
+"""The fork server's process: ``python -P -m pyemperor.cli.fork_server FD LOG-STYLE LEVEL [HANDLER ...]``.
 
 It imports everything that the processes it forks need, once, and nothing of the command line.
 """
