@@ -118,8 +118,11 @@ class Connection:
         end = mask & (select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP)
         return bool(end) and self.request is not None and not self.draining
 
-    def watch(self, *, more: bool) -> None:
-        """Wait for what the client can do next; ``more`` says whether bytes of the body are wanted."""
+    def watch(self, *, more: bool, leaving: bool) -> None:
+        """Wait for what the client can do next.
+
+        ``more`` says whether bytes of the body are wanted, ``leaving`` whether it matters that it leaves.
+        """
         if not self.open:
             return
         mask = select.EPOLLOUT if self.pending else 0
@@ -128,6 +131,8 @@ class Connection:
         elif not self.missing and not self._holds:
             # A unix peer's end is always reported (EPOLLHUP), that of a TCP peer only so.
             mask |= select.EPOLLRDHUP
+        if not leaving and self._mask < 0 and not mask & (select.EPOLLIN | select.EPOLLOUT):
+            return  # a request that is over in no time
         if mask != self._mask:
             self._mask = mask
             self._inbox.watch(self._sock.fileno(), mask, self._source)

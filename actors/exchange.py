@@ -95,6 +95,7 @@ class Exchange:
         self._timeout = head_timeout  # seconds of silence that are allowed
         self._deadline = 0.0
         self._tick: Timer | None = None
+        self._settled = False  # it takes long enough that the client may leave
 
     # ---- events -----------------------------------------------------------------------------------------
 
@@ -139,7 +140,7 @@ class Exchange:
         if not client.open and (not process or (process.ending and not process.talks and not self._group)):
             self.release()
             return True
-        client.watch(more=self._wants_body)
+        client.watch(more=self._wants_body, leaving=self._settled)
         if process:
             process.watch(output=not client.pending)
         return False
@@ -282,8 +283,10 @@ class Exchange:
         if process.ending:
             self._conclude(now)
         else:
-            self._wait(SETTLED, now)  # its exit follows at once, and says whether that was all; or it lives on
+            # Its exit follows at once, and says whether that was all; or it lives on.
             self._look_for_end(now)
+            if not process.ending:
+                self._wait(SETTLED, now)
 
     def _look_for_end(self, now: float) -> None:
         """Reap; a script that lives is watched, one whose output somebody holds gets a little time."""
@@ -381,6 +384,7 @@ class Exchange:
         self._tick = self._inbox.after(seconds, Ready.TICK)
 
     def _tick_at(self, now: float) -> None:
+        self._settled = True
         self._look_for_end(now)
         if now >= self._deadline:
             self._progress(now)  # unless what follows says otherwise

@@ -12,10 +12,9 @@ from enum import Enum, auto
 
 from pyemperor.actors.actor import Inbox
 from pyemperor.actors.linux import group_lives
+from pyemperor.actors.spool import CHUNK, Spool
 from pyemperor.protocol.errors import RequestError
 
-#: Most bytes that are read at a time: what a pipe holds.
-CHUNK = 65536
 #: A script inherits no disposition, not that of SIGPIPE either, which Python ignores. (To name all of them is
 #: also the quickest: for each that is not named, glibc asks the kernel first.)
 _DEFAULTED = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
@@ -105,7 +104,7 @@ class Process:
         """
         self.ending: Ending | None = None
         #: Bytes of the request's body that the script has not taken yet.
-        self.pending = b""
+        self.pending = Spool()
         self._input = _Channel(inbox, Ready.INPUT)
         self._output = _Channel(inbox, Ready.OUTPUT)
         self._pidfd = _Channel(inbox, Ready.EXIT)
@@ -139,24 +138,26 @@ class Process:
         return self._output.fd >= 0
 
     def feed(self, data: bytes = b"", *, last: bool) -> int:
-        """Write ``data`` after what is pending; the number of bytes taken now.
+        """Write ``data`` after what is pending; the number of bytes taken now. Raises OSError for a full disk.
 
         The input ends behind the ``last`` bytes. A script need not read it (RFC 3875 §4.2): then it is dropped.
         """
         if not self.listens:
             return 0
-        self.pending += data
-        before = len(self.pending)
+        self.pending.put(data)
+        taken = 0
         try:
-            while self.pending:
-                self.pending = self.pending[os.write(self._input.fd, self.pending) :]
+            while self.pending.next:
+                written = os.write(self._input.fd, self.pending.next)
+                self.pending.taken(written)
+                taken += written
         except BlockingIOError:
-            return before - len(self.pending)
+            return taken
         except BrokenPipeError:
             last = True
         if last:
             self.close_input()
-        return before
+        return taken
 
     def read(self) -> bytes | None:
         """Output; None if there is none now, b"" at its end."""
@@ -167,7 +168,7 @@ class Process:
 
     def watch(self, *, output: bool) -> None:
         """Wait for what it can do next: take more, and, where ``output`` is wanted, say more."""
-        self._input.want(select.EPOLLOUT if self.pending else 0)
+        self._input.want(select.EPOLLOUT if self.pending.next else 0)
         self._output.want(select.EPOLLIN if output else 0)
 
     def watch_exit(self) -> None:
@@ -178,7 +179,7 @@ class Process:
 
     def close_input(self) -> None:
         """End its input."""
-        self.pending = b""
+        self.pending.clear()
         self._input.close()
 
     def close_output(self) -> None:

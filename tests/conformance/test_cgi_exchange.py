@@ -9,7 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import PYTHON, Site, connect, converse, gone, packet, timed, variables
+from tests.support import (
+    PYTHON,
+    Site,
+    connect,
+    converse,
+    gone,
+    http_request,
+    packet,
+    read_to_end,
+    timed,
+    variables,
+)
 
 MEGABYTE = os.urandom(1 << 20)
 BOTH = pytest.mark.parametrize("wire", ["uwsgi", "http"])
@@ -154,6 +165,23 @@ wc -c
 """
     answer = site.request(wire, site.script("talker.cgi", script), MEGABYTE)
     assert answer.body == bytes(300000) + b"1048576\n"
+
+
+@BOTH
+def test_writing_before_reading_to_a_client_that_sends_before_it_reads(site: Site, wire: str) -> None:
+    script = """
+printf 'Content-Type: text/plain\n\n'; head -c 8000000 /dev/zero
+exec sha256sum
+"""
+    path, body = site.script("half.cgi", script), MEGABYTE * 8
+    head = {
+        "uwsgi": packet(path, method="POST", length=len(body)),
+        "http": http_request(path, method="POST", Content_Length=str(len(body))),
+    }[wire]
+    with connect(site.address(wire)) as sock:
+        sock.sendall(head + body)  # every web server does it so: nginx stops sending once an answer begins
+        answer = read_to_end(sock)
+    assert answer.body == bytes(8_000_000) + f"{hashlib.sha256(body).hexdigest()}  -\n".encode()
 
 
 @BOTH

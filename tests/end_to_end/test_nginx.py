@@ -119,6 +119,14 @@ def test_an_upload(site: Site, chunked: bool) -> None:
     assert errors(site.server, path) == []
 
 
+def test_a_script_that_talks_before_it_has_read_its_input(site: Site) -> None:
+    script = "printf 'Content-Type: text/plain\\n\\n'; head -c 300000 /dev/zero; exec sha256sum"
+    path, body = site.script("talks.cgi", script), os.urandom(8 << 20)
+    response = fetch(site, path, "POST", body)
+    assert response.body == bytes(300_000) + f"{hashlib.sha256(body).hexdigest()}  -\n".encode()
+    assert errors(site.server, path) == []
+
+
 def test_a_download(site: Site) -> None:
     path = site.script("large.cgi", "printf 'Content-Type: application/x\\n\\n'; exec head -c 20000000 /dev/zero")
     response = fetch(site, path)

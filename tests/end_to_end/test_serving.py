@@ -249,7 +249,7 @@ def test_a_reset_before_any_request_is_no_request(site: Site) -> None:
 
 def test_a_script_may_go_on_after_a_complete_answer(site: Site, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    script = f"printf 'Content-Length: 5\n\nhello'; echo goes-on $$ >&2; read x <{tmp_path}/fifo; echo $x >&2"
+    script = f"printf 'Content-Length: 5\\n\\nhello'; echo goes-on $$ >&2; read x <{tmp_path}/fifo; echo $x >&2"
     assert site.uwsgi(site.script("goes-on.cgi", script)).text == "hello"
     (running,) = pids(site, "goes-on")
     (tmp_path / "fifo").write_text("the end\n")
