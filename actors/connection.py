@@ -10,11 +10,9 @@ import socket
 import struct
 
 from pyemperor.actors.actor import Inbox, Source
+from pyemperor.actors.spool import CHUNK
 from pyemperor.actors.wires import Request, Wire
 from pyemperor.protocol.errors import RequestError
-
-#: Most bytes that are read at a time.
-CHUNK = 65536
 
 
 class ClientLeft(Exception):
@@ -118,14 +116,15 @@ class Connection:
         end = mask & (select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP)
         return bool(end) and self.request is not None and not self.draining
 
-    def watch(self, *, more: bool, leaving: bool) -> None:
+    def watch(self, *, more: bool, early: bool, leaving: bool) -> None:
         """Wait for what the client can do next.
 
-        ``more`` says whether bytes of the body are wanted, ``leaving`` whether it matters that it leaves.
+        ``more`` says whether bytes of the body are wanted, ``early`` whether what is pending must not be sent
+        yet, ``leaving`` whether it matters that the client leaves.
         """
         if not self.open:
             return
-        mask = select.EPOLLOUT if self.pending else 0
+        mask = select.EPOLLOUT if self.pending and not early else 0
         if more or self.draining or self.request is None:
             mask |= select.EPOLLIN
         elif not self.missing and not self._holds:

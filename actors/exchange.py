@@ -9,9 +9,14 @@ Every descriptor is non-blocking, and readiness arrives as a message of the runn
 what it is about, so a message that comes late or twice is harmless. What one side has not taken is kept, at
 most one chunk a direction, and the other side is not read until it is gone: after every step, what is waited
 for follows from what is left to do (:meth:`Exchange._settle`).
+
+A script may talk before it has read its input, but the client does not listen before it has sent it: nginx sends
+nothing more of a body once the response begins, and most clients read only then. So an *early* response waits
+until the body is here. That is spooled meanwhile, since the script may not read it before it is heard.
 """
 
 import socket
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from signal import SIGKILL, SIGTERM, Signals
@@ -140,7 +145,7 @@ class Exchange:
         if not client.open and (not process or (process.ending and not process.talks and not self._group)):
             self.release()
             return True
-        client.watch(more=self._wants_body, leaving=self._settled)
+        client.watch(more=self._wants_body, early=self._early, leaving=self._settled)
         if process:
             process.watch(output=not client.pending)
         return False
@@ -155,7 +160,7 @@ class Exchange:
         if client.draining:
             client.drain()
             return
-        if client.pending:
+        if client.pending and not self._early:
             self._send(b"", now)
         elif client.open and client.request is None and (request := client.read_request()):
             self._begin(request, now)
@@ -163,9 +168,16 @@ class Exchange:
             self._feed_script(client.read_body(), now)
 
     @property
+    def _early(self) -> bool:
+        """Whether a response waits for the client to have sent its body. Nothing of it was sent then."""
+        client, process = self._client, self._process
+        return bool(client.missing and client.pending and process and process.listens and not process.ending)
+
+    @property
     def _wants_body(self) -> bool:
-        fed = self._process is None or not self._process.pending
-        return self._client.missing > 0 and fed and not self._answered
+        if not self._client.missing or self._answered:
+            return False
+        return self._process is None or not self._process.pending.next or self._early
 
     def _begin(self, request: Request, now: float) -> None:
         self.outcome.request = request
@@ -242,7 +254,18 @@ class Exchange:
                 self._send(wire.interim(), now)
 
     def _feed_script(self, data: bytes, now: float) -> None:
-        if self._process and self._process.feed(data, last=not self._client.missing):
+        process = self._process
+        if process is None:
+            return
+        try:
+            taken = process.feed(data, last=not self._client.missing)
+        except OSError as error:
+            raise RequestError(
+                f"no room for the body of the request: {error.strerror}",
+                status=507,
+                remedy=f"the script answers before it reads: make room in {tempfile.gettempdir()}, or set TMPDIR",
+            ) from None
+        if taken or data:
             self._progress(now)
 
     def _script_talks(self, now: float) -> None:
@@ -273,7 +296,10 @@ class Exchange:
             self.outcome.head_fields = len(response.head.headers)
         if response.surplus:
             self.outcome.problem = "the script sent more than its Content-Length announced"
-        self._send(encoded, now)
+        if self._client.missing and process.listens:
+            self._client.pending += encoded  # early
+        else:
+            self._send(encoded, now)
         if response.left == 0 and not process.listens and not self._client.pending:
             self._finish(now)
 
@@ -325,13 +351,15 @@ class Exchange:
 
     def _refuse(self, error: RequestError, now: float) -> None:
         """Answer with the error if nothing was sent yet; cut the response otherwise. End the script."""
+        early = self._early
         if not self.outcome.problem:
             self.outcome.problem, self.outcome.remedy = str(error), error.remedy
         if not self._answered:
             self._answered = True
-            if self._response and self._response.head:
+            if self._response and self._response.head and not early:
                 self._client.cut()
             else:
+                self._client.pending = b""
                 self._apologise(error, now)
         self._end_script(now)
 
@@ -348,7 +376,7 @@ class Exchange:
         process = self._process
         if process is None:
             return
-        process.pending = b""
+        process.pending.clear()
         if process.reap() is not None:
             process.close()
             return
@@ -401,7 +429,7 @@ class Exchange:
             self._insist(process, self._ended_at, now)
         elif client.draining:
             client.close()
-        elif client.pending:
+        elif client.pending and not self._early:
             self.client_gone(f"it took nothing {silence}", now)
         elif process is None:
             raise RequestError("the request did not arrive in time", status=408, remedy="see `socket-timeout`")

@@ -7,8 +7,9 @@ import resource  # noqa: F401  # os.wait4() needs it: too late where the vassal'
 import select
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
+
+import msgspec
 
 from pyemperor.actors.actor import Inbox
 from pyemperor.actors.linux import group_lives
@@ -20,8 +21,7 @@ from pyemperor.protocol.errors import RequestError
 _DEFAULTED = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
+class Script(msgspec.Struct, frozen=True):
     """What a handler decides: the program, its arguments, its environment and its directory.
 
     ``path`` is executed; ``name`` is what people call it (the URL's ``SCRIPT_NAME``). ``timeout`` is the seconds
@@ -36,8 +36,7 @@ class Script:
     timeout: float
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True):
     """How a script ended: exit code (-1: by ``signal``), CPU seconds, peak memory in bytes (wait4(2))."""
 
     code: int

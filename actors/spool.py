@@ -28,7 +28,7 @@ class Spool:
             self.next = data
             return
         if self._file is None:
-            self._file = tempfile.TemporaryFile(buffering=0, prefix="pyemperor-")
+            self._file = tempfile.TemporaryFile(buffering=0, prefix="pyemperor-")  # noqa: SIM115
         while data:
             written = os.pwrite(self._file.fileno(), data, self._end)
             self._end += written

@@ -5,19 +5,18 @@ Both turn bytes into one :class:`Request` and the body behind it; from there on 
 
 import re
 import socket
-from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
 import h11
+import msgspec
 
 from pyemperor.protocol.cgi import body_length, merge_vars
 from pyemperor.protocol.errors import RequestError
 from pyemperor.protocol.uwsgi import MAX_BLOCK, Modifier, PacketParser
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One request, as a handler sees it: ``length`` is that of the body in bytes."""
 
     modifier1: int

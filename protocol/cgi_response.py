@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from http import HTTPStatus
 from typing import NoReturn
 
@@ -96,7 +97,7 @@ class HeadParser:
             if blank is None:
                 self._searched = max(0, size - 2)
                 return None
-            head = parse_head(bytes(self._pending[: blank.start()]))
+            head = _parsed(bytes(self._pending[: blank.start()]))
             if head.status >= 200:
                 self.leftover = bytes(self._pending[size:])
                 self._pending.clear()
@@ -110,6 +111,14 @@ class HeadParser:
             raise ScriptError("the script ended without sending a response")
         parse_head(bytes(self._pending).rstrip(b"\r\n"))  # to name a line that is no header says more
         raise ScriptError("the script's output ended before the blank line that closes the header")
+
+
+#: Most scripts print the same few headers again and again; those that are long enough to carry data do not.
+_REMEMBERED = 256
+
+
+def _parsed(block: bytes) -> ResponseHead:
+    return _remembered(block) if len(block) <= _REMEMBERED else parse_head(block)
 
 
 def parse_head(block: bytes) -> ResponseHead:
@@ -141,6 +150,9 @@ def parse_head(block: bytes) -> ResponseHead:
         if len(fields) == 1 and not nph_status and location[:1] == b"/" and location[:2] != b"//":
             kind = Kind.LOCAL_REDIRECT
     return ResponseHead(status, reason, tuple(headers), kind, location, length, tuple(notes))
+
+
+_remembered = lru_cache(maxsize=128)(parse_head)
 
 
 def encode_head(head: ResponseHead, protocol: bytes, extra: Iterable[tuple[bytes, bytes]] = ()) -> bytes:

@@ -6,8 +6,9 @@ and the request body follows unframed. The answer has no frame at all: HTTP unti
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import IntEnum
+
+import msgspec
 
 from pyemperor.protocol.errors import RequestError
 
@@ -45,8 +46,7 @@ class Modifier(IntEnum):
 PONG = bytes((Modifier.PING, 0, 0, 1))
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
+class Packet(msgspec.Struct, frozen=True):
     """One request packet; ``vars`` keeps the order on the wire and every duplicate."""
 
     modifier1: int

@@ -219,6 +219,28 @@ def test_a_client_that_dawdles_costs_no_memory(site: Site, wire: str) -> None:
     assert _peak(site) - before < 2 << 20
 
 
+def test_an_early_answer_waits_for_the_body_without_memory(site: Site) -> None:
+    script = f"{HELLO}; head -c 300000 /dev/zero; exec wc -c"
+    path, body = site.script("early.cgi", script), bytes(20_000_000)
+    before = _peak(site)
+    answer = site.uwsgi(path, body)
+    assert answer.body.endswith(b"20000000\n")
+    assert _peak(site) - before < 2 << 20
+
+
+def test_no_room_for_the_body_behind_an_early_answer_is_a_507(site: Site) -> None:
+    (worker,) = site.server.workers("site")
+    path = site.script("roomless.cgi", f"{HELLO}; head -c 300000 /dev/zero; exec wc -c")
+    limits = resource.prlimit(worker, resource.RLIMIT_FSIZE)
+    resource.prlimit(worker, resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        answer = site.uwsgi(path, bytes(2_000_000))
+    finally:
+        resource.prlimit(worker, resource.RLIMIT_FSIZE, limits)
+    assert answer.status == 507
+    assert "TMPDIR" in site.logged(path)["remedy"]
+
+
 def _peak(site: Site) -> int:
     """Peak memory of the worker in bytes."""
     status = Path(f"/proc/{site.server.workers('site')[0]}/status").read_text()
