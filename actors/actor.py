@@ -29,6 +29,14 @@ _LONGEST = 86400.0
 Source = Callable[[int], Iterable[object]]
 
 
+_OF_PYKKA = (
+    pykka.messages._ActorStop,
+    pykka.messages.ProxyCall,
+    pykka.messages.ProxyGetAttr,
+    pykka.messages.ProxySetAttr,
+)
+
+
 class Inbox(Protocol):
     """What an actor may wait for. Only :meth:`put` may be called from another thread."""
 
@@ -102,26 +110,29 @@ class Actor(pykka.ThreadingActor):
     def on_receive(self, message: Any) -> Any:
         return self.handle(message, self.system.now())
 
+    def _handle_receive(self, message: Any) -> Any:
+        # pykka's own messages are rare; ours need not be compared with each of them.
+        if isinstance(message, _OF_PYKKA):
+            return super()._handle_receive(message)
+        return self.handle(message, self.system.now())
+
     def begin(self) -> None:
         """Run ``on_start``; an error in it ends the actor like any other."""
-        self._guarded(self.on_start)
+        try:
+            self.on_start()
+        except BaseException as error:
+            self._fail(error)
 
     def receive(self, envelope: "Envelope[Any]") -> None:
         """Handle one envelope."""
         reply_to = envelope.reply_to
-        if reply_to is None:
-            self._guarded(self._handle_receive, envelope.message)
-            return
         try:
-            reply_to.set(self._handle_receive(envelope.message))
+            answer = self._handle_receive(envelope.message)
+            if reply_to is not None:
+                reply_to.set(answer)
         except BaseException as error:
-            reply_to.set_exception()
-            self._fail(error)
-
-    def _guarded(self, function: Callable[..., Any], *arguments: Any) -> None:
-        try:
-            function(*arguments)
-        except BaseException as error:
+            if reply_to is not None:
+                reply_to.set_exception()
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
@@ -153,8 +164,7 @@ class Actor(pykka.ThreadingActor):
 class Threads:
     """The real system: a thread an actor, the machine's monotonic clock, epoll."""
 
-    def now(self) -> float:
-        return monotonic()
+    now = staticmethod(monotonic)
 
     def inbox(self) -> Inbox:
         return EpollInbox()
@@ -194,21 +204,28 @@ class EpollInbox:
 
     def _wait(self) -> None:
         # Asleep is set before the last look at the mail, and put() looks at it after its append: no lost bell.
+        mail = self._mail
         self._asleep = True
-        events = self._epoll.poll(0 if self._mail else self._patience())
+        events = self._epoll.poll(0 if mail else self._patience())
         self._asleep = False
         for fd, mask in events:
             if fd == self._bell:
                 os.eventfd_read(fd)
             elif source := self._sources.get(fd):
-                self._mail.extend([Envelope(message) for message in source(mask)])
-        if self._timers.next_at() is not None:
-            self._mail.extend([Envelope(message) for message in self._timers.due(monotonic())])
+                for message in source(mask):
+                    mail.append(Envelope(message))
+        due = self._timers.next_at()
+        if due is not None and due <= (now := monotonic()):
+            for message in self._timers.due(now):
+                mail.append(Envelope(message))
 
     def _patience(self) -> float:
         due = self._timers.next_at()
+        if due is None:
+            return -1
         # epoll counts in milliseconds and rounds up, so no timer is polled for in a busy loop; 31 bits of them.
-        return -1 if due is None else min(max(0.0, due - monotonic()), _LONGEST)
+        wait = due - monotonic()
+        return 0.0 if wait < 0 else wait if wait < _LONGEST else _LONGEST
 
     def after(self, seconds: float, message: object) -> Timer:
         return self._timers.set(monotonic() + seconds, message)
