@@ -29,6 +29,8 @@ class Connection:
         self._sock = sock
         self.wire = wire
         self.open = True
+        #: The client has said something.
+        self.begun = False
         self.request: Request | None = None
         #: Bytes of the request's body that the client has still to send.
         self.missing = 0
@@ -55,6 +57,7 @@ class Connection:
             self.wire.close()
             self.close()
             return None
+        self.begun = True
         try:
             self.request = self.wire.feed(data)
         except OSError as error:  # it asks who the peer is

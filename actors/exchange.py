@@ -19,7 +19,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from signal import SIGKILL, SIGTERM, Signals
+from signal import SIGKILL, Signals
 from typing import Protocol
 
 from loguru import logger
@@ -33,8 +33,6 @@ from pyemperor.protocol.cgi_response import error_response
 from pyemperor.protocol.errors import RequestError, ScriptError
 from pyemperor.protocol.response import Response
 
-#: Seconds between SIGTERM and SIGKILL of a script.
-GRACE = 2.0
 #: A script that runs longer than this is watched by its pidfd, so that its end is known whatever holds its
 #: pipes; one whose output has ended may take as long to exit, and so tell whether that was all of it.
 SETTLED = 0.05
@@ -95,8 +93,6 @@ class Exchange:
         self._process: Process | None = None
         self._response: Response | None = None
         self._answered = False  # the response is complete, or given up
-        self._ended_at: float | None = None  # when we told the script to end
-        self._group = False  # it has, and others of its process group have not
         self._timeout = head_timeout  # seconds of silence that are allowed
         self._deadline = 0.0
         self._tick: Timer | None = None
@@ -142,7 +138,7 @@ class Exchange:
     def _settle(self) -> bool:
         """Release everything if it is over; else wait for what can be done next, and for nothing else."""
         client, process = self._client, self._process
-        if not client.open and (not process or (process.ending and not process.talks and not self._group)):
+        if not client.open and (not process or (process.gone and not process.talks)):
             self.release()
             return True
         client.watch(more=self._wants_body, early=self._early, leaving=self._settled)
@@ -321,9 +317,9 @@ class Exchange:
             return
         if process.reap() is None:
             process.watch_exit()
-        elif self._ended_at is not None:
+        elif process.asked_at is not None:
             process.close_output()
-            self._look_after(process, now)
+            self._wait(process.insist(now), now)
         elif not process.talks:
             self._conclude(now)
         else:
@@ -381,16 +377,9 @@ class Exchange:
             process.close()
             return
         # Its input stays open: a body that broke off must not pass for a whole one.
-        process.signal(SIGTERM)
-        self._ended_at = now
-        self._wait(GRACE, now)
+        process.end(now)
+        self._wait(process.insist(now), now)
         self._look_for_end(now)
-
-    def _look_after(self, process: Process, now: float) -> None:
-        """Others of the group get the rest of the script's time to end."""
-        self._group = process.left_behind()
-        if self._group:
-            self._wait(SETTLED, now)
 
     # ---- time -------------------------------------------------------------------------------------------
 
@@ -401,8 +390,9 @@ class Exchange:
         return min(HELD, self._timeout) if held else self._timeout
 
     def _progress(self, now: float) -> None:
-        """Something moved; the timer finds out when it fires."""
-        self._deadline = now + self._patience
+        """Something moved; the timer finds out when it fires. Whoever was asked to end gains nothing by it."""
+        if self._process is None or self._process.asked_at is None:
+            self._deadline = now + self._patience
 
     def _wait(self, seconds: float, now: float) -> None:
         """Have :meth:`_overdue` called after ``seconds`` without progress."""
@@ -424,14 +414,17 @@ class Exchange:
         """Nothing moved for long enough: give up on whoever it waited for."""
         client, process = self._client, self._process
         silence = f"for {self._timeout:g} s"
-        if process and self._ended_at is not None:
+        if process and process.asked_at is not None:
             client.close()
-            self._insist(process, self._ended_at, now)
+            self._wait(process.insist(now), now)
         elif client.draining:
             client.close()
         elif client.pending and not self._early:
             self.client_gone(f"it took nothing {silence}", now)
         elif process is None:
+            if not client.begun:
+                client.close()  # a browser opens connections that it may never use
+                return
             raise RequestError("the request did not arrive in time", status=408, remedy="see `socket-timeout`")
         elif process.ending or not (process.talks or self._answered):
             process.close_output()  # a descendant holds it, or the script lives on without it
@@ -448,15 +441,6 @@ class Exchange:
                 status=504,
                 remedy="raise `cgi-timeout` if it may take that long",
             )
-
-    def _insist(self, process: Process, ended_at: float, now: float) -> None:
-        if now < ended_at + GRACE:
-            self._look_after(process, now)
-        else:
-            process.signal(SIGKILL)
-            process.close_output()
-            self._group = False
-            self._wait(GRACE, now)
 
     def release(self) -> None:
         """Give back every descriptor and timer; also after an error of ours."""

@@ -17,7 +17,9 @@ import contextlib
 import errno
 import faulthandler
 import gc
+import grp
 import os
+import pwd
 import select
 import signal
 import socket
@@ -274,9 +276,9 @@ class ForkServer:
             if birth.kind == "worker":
                 become_subreaper()
             try:
-                _assume_identity(birth)
+                _settle_in(birth)
             except (OSError, LookupError) as error:
-                link.send(encode(NotReady(f"identity: {error}", config=True)))
+                link.send(encode(NotReady(str(error), config=True)))
                 os._exit(_EX_CONFIG)
             code = self._lives[birth.kind](birth, link, office, listeners)
         except BaseException:
@@ -331,26 +333,38 @@ def _close_all_but(*spared: int) -> None:
     os.closerange(low, os.sysconf("SC_OPEN_MAX"))
 
 
-def _assume_identity(birth: Birth) -> None:
-    """Drop to the vassal's user and group, with the user's supplementary groups (initgroups(3))."""
-    vassal = birth.vassal
-    if not vassal.uid and not vassal.gid:
-        return
-    import grp
-    import pwd
+def _settle_in(birth: Birth) -> None:
+    """Drop to the vassal's user and group, with the user's supplementary groups (initgroups(3)); then chdir.
 
-    user = None
-    if vassal.uid:
-        user = pwd.getpwuid(int(vassal.uid)) if vassal.uid.isdigit() else pwd.getpwnam(vassal.uid)
-    if vassal.gid:
-        gid = int(vassal.gid) if vassal.gid.isdigit() else grp.getgrnam(vassal.gid).gr_gid
-    else:
-        assert user is not None
-        gid = user.pw_gid
-    if os.geteuid() == 0:
-        os.initgroups(user.pw_name, gid) if user else os.setgroups([gid])
-        os.setgid(gid)
-        if user:
-            os.setuid(user.pw_uid)
-    elif (user and user.pw_uid != os.geteuid()) or gid != os.getegid():
-        raise PermissionError(errno.EPERM, "only root can run a vassal as another user; remove uid and gid")
+    Raises OSError or LookupError that names the option.
+    """
+    vassal = birth.vassal
+    user = _user(vassal.uid) if vassal.uid else None
+    if user or vassal.gid:
+        gid = _group(vassal.gid) if vassal.gid else user.pw_gid if user else os.getegid()
+        if os.geteuid() == 0:
+            os.initgroups(user.pw_name, gid) if user else os.setgroups([gid])
+            os.setgid(gid)
+            if user:
+                os.setuid(user.pw_uid)
+        elif (user and user.pw_uid != os.geteuid()) or gid != os.getegid():
+            raise PermissionError(errno.EPERM, "only root can run a vassal as another user; remove uid and gid")
+    if vassal.chdir:
+        try:
+            os.chdir(vassal.chdir)
+        except OSError as error:
+            raise LookupError(f"chdir: {vassal.chdir}: {error.strerror}") from None
+
+
+def _user(name: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+    except KeyError:
+        raise LookupError(f"uid: there is no user {name}") from None
+
+
+def _group(name: str) -> int:
+    try:
+        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise LookupError(f"gid: there is no group {name}") from None

@@ -16,6 +16,10 @@ from pyemperor.actors.linux import group_lives
 from pyemperor.actors.spool import CHUNK, Spool
 from pyemperor.protocol.errors import RequestError
 
+#: Seconds between SIGTERM and SIGKILL.
+GRACE = 2.0
+#: Seconds between two looks at what a script has left behind.
+LOOK = 0.05
 #: A script inherits no disposition, not that of SIGPIPE either, which Python ignores. (To name all of them is
 #: also the quickest: for each that is not named, glibc asks the kernel first.)
 _DEFAULTED = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
@@ -93,7 +97,7 @@ class Process:
     It leads a session and a process group of its own, and has the descriptors 0, 1 and 2 and no other.
     """
 
-    __slots__ = ("_input", "_output", "_pidfd", "ending", "pending", "pid")
+    __slots__ = ("_group", "_input", "_output", "_pidfd", "asked_at", "ending", "pending", "pid")
 
     def __init__(self, inbox: Inbox, script: Script, *, stdin: int | None, stderr: int) -> None:
         """Start ``script``; raises RequestError when it cannot be executed.
@@ -102,6 +106,9 @@ class Process:
         directory (``linux.own_working_directory``).
         """
         self.ending: Ending | None = None
+        #: When it was asked to end (seconds, monotonic).
+        self.asked_at: float | None = None
+        self._group = False  # others of its group have outlived it, and have the rest of its time
         #: Bytes of the request's body that the script has not taken yet.
         self.pending = Spool()
         self._input = _Channel(inbox, Ready.INPUT)
@@ -198,13 +205,35 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
-    def left_behind(self) -> bool:
-        """Whether others of the process group have outlived the script."""
+    def end(self, now: float) -> None:
+        """Ask the group to end (SIGTERM); :meth:`insist` when it is time to look."""
+        self.signal(signal.SIGTERM)
+        self.asked_at = now
+
+    def insist(self, now: float) -> float:
+        """Look whether the group that was asked to end has done so, and kill it after :data:`GRACE`.
+
+        The value is the time in seconds after which to look again.
+        """
+        assert self.asked_at is not None
+        if now >= self.asked_at + GRACE:
+            self.signal(signal.SIGKILL)
+            self._group = False
+            return GRACE
+        self._group = self._left_behind()
+        return LOOK if self.ending else self.asked_at + GRACE - now
+
+    def _left_behind(self) -> bool:
         try:
             os.killpg(self.pid, 0)
         except ProcessLookupError:
             return False
         return group_lives(self.pid)  # zombies count for the kernel
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing is left of it: it is reaped, and its group has ended if that was asked for."""
+        return self.ending is not None and not self._group
 
     def reap(self) -> Ending | None:
         """How the script ended; None while it runs. Never blocks."""

@@ -76,8 +76,6 @@ def live_as_worker(
     """Run a Worker until it ends; the value is the exit code."""
     log_to_stderr(birth.log_style, level=log_level(birth.traced), birth=birth)
     vassal = birth.vassal
-    if vassal.chdir:
-        os.chdir(vassal.chdir)
     handlers = handlers_of(vassal)
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 

@@ -5,6 +5,7 @@
 """
 
 import argparse
+import os
 import signal
 import socket
 import sys
@@ -30,6 +31,7 @@ from pyemperor.cli.scenarios import read_scenario
 from pyemperor.protocol.errors import ConfigError
 from pyemperor.protocol.frames import encode
 from pyemperor.protocol.messages import Trace
+from pyemperor.protocol.options import Vassal
 from pyemperor.protocol.scenario import Scenario
 
 #: sysexits.h: a defect of ours ended the Emperor; the masters finish what they accepted, and end.
@@ -59,6 +61,7 @@ def reign(
     try:
         for vassal in scenario.vassals:
             vault.bind(vassal)
+            _look_at_mounts(vassal)
         if scenario.front.kind == "nginx":
             front = Nginx(scenario.vassals, str(scenario.front.listen))
         begun(vault)
@@ -68,6 +71,13 @@ def reign(
             front.stop()
         for vassal in scenario.vassals:
             vault.release(vassal.name)
+
+
+def _look_at_mounts(vassal: Vassal) -> None:
+    for mount in vassal.cgi:
+        if not os.path.exists(mount.path):
+            text = f"cgi = {mount.prefix}={mount.path}: there is nothing there, so requests get 404"
+            logger.bind(actor=f"master:{vassal.name}").warning("{}", text)
 
 
 def _rule(scenario: Scenario, style: str, vault: SocketVault, link: socket.socket | None) -> int:

@@ -109,6 +109,14 @@ def test_a_member_of_the_group_that_ignores_sigterm_is_killed(hasty: Site) -> No
     assert all(gone(pid, 5) for pid in pids(hasty, "leader"))
 
 
+def test_who_goes_on_talking_is_killed_all_the_same(site: Site) -> None:
+    path = site.script("talks-on.cgi", f"trap '' TERM; echo talks-on $$ >&2; {HELLO}; while :; do echo x; done")
+    with connect(site.socket) as sock:
+        sock.sendall(packet(path))
+        running = pids(site, "talks-on")
+    assert all(gone(pid, 5) for pid in running)
+
+
 def test_a_script_may_clean_up(hasty: Site, tmp_path: Path) -> None:
     script = f"trap 'sleep 0.3; echo clean >{tmp_path}/it; exit' TERM; echo tidy $$ >&2; sleep 60 & wait"
     assert hasty.uwsgi(hasty.script("tidy.cgi", script)).status == 504
@@ -150,6 +158,12 @@ def test_a_request_that_does_not_arrive_is_a_408(hasty: Site, wire: str) -> None
     assert answer.status == 408
     record = hasty.server.wait_for(since=seen, event="request", problem="the request did not arrive in time")
     assert "socket-timeout" in record["remedy"]
+
+
+@BOTH
+def test_a_connection_that_is_not_used_is_closed_without_a_word(hasty: Site, wire: str) -> None:
+    with connect(hasty.address(wire)) as sock:
+        assert read_to_end(sock) == Answer(b"", cut=False)
 
 
 # ---- clients that leave, clients that dawdle ---------------------------------------------------------------
@@ -219,6 +233,19 @@ def test_a_client_that_dawdles_costs_no_memory(site: Site, wire: str) -> None:
     assert _peak(site) - before < 2 << 20
 
 
+def test_a_client_that_pauses_loses_nothing_although_the_script_has_ended(site: Site) -> None:
+    # What does not fit into the socket fits into the pipe, but for one chunk between them.
+    path = site.script("ended.cgi", f"{HELLO}; echo ended $$ >&2; exec head -c 300000 /dev/zero")
+    pause = site.script("pause.cgi", f"sleep 2.2; {HELLO}")  # longer than a descendant may hold the output
+    with connect(site.socket) as sock:
+        sock.sendall(packet(path))
+        (script,) = pids(site, "ended")
+        assert gone(script)
+        assert site.uwsgi(pause).text == "hello"
+        answer = read_to_end(sock)
+    assert (len(answer.body), answer.cut) == (300_005, False)
+
+
 def test_an_early_answer_waits_for_the_body_without_memory(site: Site) -> None:
     script = f"{HELLO}; head -c 300000 /dev/zero; exec wc -c"
     path, body = site.script("early.cgi", script), bytes(20_000_000)
@@ -277,21 +304,6 @@ def test_a_script_may_go_on_after_a_complete_answer(site: Site, tmp_path: Path) 
     (tmp_path / "fifo").write_text("the end\n")
     site.server.wait_for(event="stderr", message="site: /cgi-bin/goes-on.cgi: the end")
     assert gone(running)
-
-
-def test_no_descriptor_to_spare_is_a_503(site: Site) -> None:
-    (worker,) = site.server.workers("site")
-    path = site.script("spare.cgi", HELLO)
-    limit = resource.prlimit(worker, resource.RLIMIT_NOFILE)
-    highest = max(int(fd) for fd in os.listdir(f"/proc/{worker}/fd"))
-    resource.prlimit(worker, resource.RLIMIT_NOFILE, (highest + 2, limit[1]))  # room for the connection alone
-    try:
-        answer = site.uwsgi(path)
-        assert answer.status == 503
-        assert "raise the limit" in site.server.wait_for(event="request", uri=path, status=503)["remedy"]
-    finally:
-        resource.prlimit(worker, resource.RLIMIT_NOFILE, limit)
-    assert site.uwsgi(path).text == "hello"
 
 
 def test_more_clients_than_runners_wait_their_turn(site: Site, tmp_path: Path) -> None:
@@ -520,17 +532,36 @@ def test_descriptors_and_children_do_not_pile_up(site: Site) -> None:
     assert scripts.isdisjoint(zombies(worker))
 
 
-def test_a_request_in_hand_is_finished_before_the_end(tmp_path: Path) -> None:
+@pytest.fixture
+def single(tmp_path: Path) -> Iterator[Site]:
+    """A server of the test's own, with one runner."""
     (tmp_path / "cgi").mkdir()
-    text = '[[vassal]]\nname = "last"\nsocket = "last.sock"\ncgi = "/cgi-bin=cgi"\n'
+    text = '[[vassal]]\nname = "single"\nsocket = "single.sock"\ncgi = "/cgi-bin=cgi"\n'
     with serving(tmp_path, text) as server:
-        last = Site(server, tmp_path / "cgi", tmp_path / "last.sock")
-        os.mkfifo(tmp_path / "fifo")
-        path = last.script("last.cgi", f"echo last $$ >&2; read x <{tmp_path}/fifo; {HELLO}")
-        with connect(last.socket) as sock:
-            sock.sendall(packet(path))
-            pids(last, "last")
-            server.emperor.send_signal(signal.SIGTERM)
-            server.wait_for(actor="worker:last/1", state="STOPPING")
-            (tmp_path / "fifo").write_text("go\n")
-            assert read_to_end(sock).text == "hello"
+        yield Site(server, tmp_path / "cgi", tmp_path / "single.sock")
+
+
+def test_no_descriptor_to_spare_is_a_503(single: Site) -> None:
+    (worker,) = single.server.workers("single")
+    path = single.script("spare.cgi", HELLO)
+    limit = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    highest = max(int(fd) for fd in os.listdir(f"/proc/{worker}/fd"))
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (highest + 2, limit[1]))  # room for the connection alone
+    try:
+        assert single.uwsgi(path).status == 503
+    finally:
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, limit)
+    assert "raise the limit" in single.logged(path)["remedy"]
+    assert single.uwsgi(path).text == "hello"
+
+
+def test_a_request_in_hand_is_finished_before_the_end(single: Site, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    path = single.script("last.cgi", f"echo last $$ >&2; read x <{tmp_path}/fifo; {HELLO}")
+    with connect(single.socket) as sock:
+        sock.sendall(packet(path))
+        pids(single, "last")
+        single.server.emperor.send_signal(signal.SIGTERM)
+        single.server.wait_for(actor="worker:single/1", state="STOPPING")
+        (tmp_path / "fifo").write_text("go\n")
+        assert read_to_end(sock).text == "hello"
