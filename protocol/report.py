@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 
 from pyemperor.protocol.errors import ConfigError, Problem
 
@@ -54,6 +53,9 @@ def in_file_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Suggest the nearest of ``known``; "" when none is near."""
+    # Here, not above: every worker has what this module imports, and few files have a mistake in them.
+    from difflib import get_close_matches
+
     near = get_close_matches(word, set(known), n=1, cutoff=0.6)
     return f"did you mean {near[0]}?" if near else ""
 
