@@ -107,9 +107,6 @@ class Actor(pykka.ThreadingActor):
     def inject(self, fault: Inject) -> None:
         """Carry out a scenario's fault; actors that supervise override it."""
 
-    def on_receive(self, message: Any) -> Any:
-        return self.handle(message, self.system.now())
-
     def _handle_receive(self, message: Any) -> Any:
         # pykka's own messages are rare; ours need not be compared with each of them.
         if isinstance(message, _OF_PYKKA):

@@ -14,7 +14,6 @@ or is ended, ends within a deadline when asked, and is reported :class:`Down` ex
 """
 
 import errno
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -388,8 +387,3 @@ def _how(died: Died) -> str:
     if died.swept:
         how += f", {died.swept} process{'es' * (died.swept > 1)} left behind and killed"
     return how
-
-
-def transitions(commands: Sequence[Command]) -> list[State]:
-    """The states that ``commands`` enter, in order."""
-    return [command.state for command in commands if isinstance(command, Enter)]

@@ -1,7 +1,7 @@
 """The life of one incarnation: every event in every state, and what no order of events can break."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -33,7 +33,6 @@ from pyemperor.actors.lifecycle import (
     Terms,
     Up,
     Wake,
-    transitions,
 )
 from pyemperor.protocol.messages import Accepting, Extend, NotReady, Ready, State, Stop
 
@@ -129,6 +128,11 @@ TABLE |= {
     ("SUSPECT", "cleared"): [READY],
     ("SUSPECT stable", "cleared"): [STABLE],
 }
+
+
+def transitions(commands: Sequence[Command]) -> list[State]:
+    """The states that ``commands`` enter, in order."""
+    return [command.state for command in commands if isinstance(command, Enter)]
 
 
 def give(life: Life, event: Event | str) -> list[Command]:
