@@ -13,6 +13,11 @@ export PATH := $(PATH):/usr/sbin:/sbin
 # $(call need,program,packages): install the packages unless the program is there.
 need = command -v $(1) >/dev/null || packaging/install $(2)
 
+# What tests/acceptance runs, as FILE=PACKAGE. Where there is no apt-get those tests are skipped.
+REAL_PROGRAMS := /usr/sbin/apache2=apache2-bin /usr/bin/git=git /usr/share/gitweb/gitweb.cgi=gitweb \
+	/usr/lib/cgit/cgit.cgi=cgit /usr/bin/php-cgi=php-cgi /usr/share/perl5/CGI.pm=libcgi-pm-perl \
+	/usr/lib/cgi-bin/awstats.pl=awstats
+
 .PHONY: help run test check bench docs clean
 
 help:
@@ -35,6 +40,8 @@ check: $(VENV)/developer
 test: check
 	@$(call need,nginx,nginx-light)
 	@$(call need,perl,perl)
+	@packages=$$(for one in $(REAL_PROGRAMS); do [ -e "$${one%=*}" ] || echo "$${one#*=}"; done); \
+		[ -z "$$packages" ] || ! command -v apt-get >/dev/null || packaging/install $$packages
 	$(BIN)/pytest
 
 bench: $(VENV)/bench

@@ -180,7 +180,8 @@ class EpollInbox:
     def __init__(self) -> None:
         self._mail: deque[Envelope[Any]] = deque()
         self._timers = Timers()
-        self._sources: dict[int, Source] = {}
+        #: What is waited for, by descriptor: an epoll mask, and whom to tell.
+        self._watched: dict[int, tuple[int, Source]] = {}
         self._epoll = select.epoll()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._bell, select.EPOLLIN)
@@ -208,8 +209,8 @@ class EpollInbox:
         for fd, mask in events:
             if fd == self._bell:
                 os.eventfd_read(fd)
-            elif source := self._sources.get(fd):
-                for message in source(mask):
+            elif watched := self._watched.get(fd):
+                for message in watched[1](mask):
                     mail.append(Envelope(message))
         due = self._timers.next_at()
         if due is not None and due <= (now := monotonic()):
@@ -228,16 +229,20 @@ class EpollInbox:
         return self._timers.set(monotonic() + seconds, message)
 
     def watch(self, fd: int, mask: int, source: Source) -> None:
-        """Call ``source`` when ``fd`` is ready; watching it again changes the mask."""
-        if fd in self._sources:
-            self._epoll.modify(fd, mask)
-        else:
+        """Call ``source`` when ``fd`` is ready; watching it again changes both.
+
+        Without any mask only its end is told (EPOLLHUP, EPOLLERR).
+        """
+        watched = self._watched.get(fd)
+        if watched is None:
             self._epoll.register(fd, mask)
-        self._sources[fd] = source
+        elif watched[0] != mask:
+            self._epoll.modify(fd, mask)
+        self._watched[fd] = (mask, source)
 
     def unwatch(self, fd: int) -> None:
         """Forget ``fd``; always before it is closed, so that a late event cannot meet its successor."""
-        if self._sources.pop(fd, None) is not None:
+        if self._watched.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
     def hang(self, seconds: float) -> None:
@@ -246,7 +251,7 @@ class EpollInbox:
 
     def close(self) -> None:
         self._epoll.close()
-        self._sources.clear()
+        self._watched.clear()
 
     def __del__(self) -> None:
         # Only now can no other thread ring: a bell closed earlier might be somebody else's descriptor.

@@ -5,6 +5,8 @@ no hop between threads; a busy one does not, and connections wait in the kernel'
 workers see them. The worker stays free for its own mailbox.
 """
 
+import contextlib
+import errno
 import os
 import select
 from collections.abc import Callable, Iterable, Sequence
@@ -12,9 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pykka
+from loguru import logger
 
 from pyemperor.actors.actor import Actor, Inbox, System
-from pyemperor.actors.exchange import Gone, Outcome
+from pyemperor.actors.exchange import Gone
+from pyemperor.actors.outcome import Outcome
 from pyemperor.actors.script import Ready
 
 
@@ -36,6 +40,17 @@ class Listener(Protocol):
     def watch(self, inbox: Inbox, message: object) -> None: ...
     def unwatch(self, inbox: Inbox) -> None: ...
     def accept(self) -> Exchange | None: ...
+
+
+#: Errors of accept() that are the machine's: the connection stays in the queue.
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+#: Seconds until the next try then.
+_PAUSE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Resume:
+    """The pause is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +106,8 @@ class CgiRunner(Actor):
         self._exchange: Exchange | None = None
         self._draining = False
         self._watching = False
+        #: What is given back when this runner ends, in whatever way.
+        self.belongings = contextlib.ExitStack()
 
     def on_start(self) -> None:
         self._prepare()
@@ -106,6 +123,9 @@ class CgiRunner(Actor):
                 if exchange is self._exchange:
                     self._exchange.client_gone("it closed the connection", now)
                     self._step(self._exchange.handle(Ready.TICK, now), now)
+            case _Resume():
+                if self._exchange is None and not self._draining:
+                    self._serve(self._listeners, now)
             case Drain():
                 self._draining = True
                 self._unwatch()
@@ -124,7 +144,13 @@ class CgiRunner(Actor):
     def _serve(self, listeners: Iterable[Listener], now: float) -> None:
         """Take one connection, if there is one; watch for the next unless it keeps this runner busy."""
         for listener in listeners:
-            exchange = listener.accept()
+            try:
+                exchange = listener.accept()
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                self._pause(error)
+                return
             if exchange is not None:
                 self._exchange = exchange
                 self._core.busy_since = now
@@ -136,6 +162,16 @@ class CgiRunner(Actor):
                 self._account(exchange)
                 break
         self._watch()
+
+    def _pause(self, error: OSError) -> None:
+        """Let the connection wait where it is; to look again at once would only take the CPU from the others."""
+        self._unwatch()
+        self.after(_PAUSE, _Resume())
+        logger.warning(
+            "connections wait: {}; next try in {:g} s. Raise the limit (`ulimit -n`, systemd's LimitNOFILE=)",
+            error.strerror,
+            _PAUSE,
+        )
 
     def _step(self, over: bool, now: float) -> None:
         if not over or self._exchange is None:
@@ -170,32 +206,35 @@ class CgiRunner(Actor):
 
     def on_stop(self) -> None:
         self._unwatch()
+        self.belongings.close()
 
     def on_failure(self, *_: Any) -> None:
         self._unwatch()
         if self._exchange is not None:
             self._exchange.release()
+        self.belongings.close()
 
 
 class ErrorPipe:
-    """The stderr of a runner's scripts, line by line to the log; one pipe for all its requests.
+    """The stderr of a runner's scripts, line by line to the log with its request's id; one pipe for all of them.
 
     A line longer than :data:`LINE` bytes is logged in parts; the script never waits for the log.
     """
 
     LINE = 8192
 
-    def __init__(self, inbox: Inbox, log: Callable[[str], None]) -> None:
+    def __init__(self, inbox: Inbox, log: Callable[[str, str], None]) -> None:
         self._read, self.fd = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._read, False)
+        self._inbox = inbox
         self._log = log
-        self._prefix = ""
+        self._script = self._id = ""
         self._partial = b""
         inbox.watch(self._read, select.EPOLLIN, self._ready)
 
-    def begin(self, script: str) -> None:
-        """From now on ``script`` speaks."""
-        self._prefix = f"{script}: "
+    def begin(self, script: str, request_id: str) -> None:
+        """From now on ``script`` speaks, for the request of this id."""
+        self._script, self._id = f"{script}: ", request_id
 
     def end(self) -> None:
         """Log what the script has said; whoever speaks from now on is one that it has left behind."""
@@ -203,7 +242,7 @@ class ErrorPipe:
         if self._partial:
             self._say(self._partial)
             self._partial = b""
-        self._prefix = ""
+        self._script = self._id = ""
 
     def _ready(self, _mask: int) -> Iterable[object]:
         self._drain()
@@ -223,9 +262,11 @@ class ErrorPipe:
 
     def _say(self, line: bytes) -> None:
         for start in range(0, max(1, len(line)), self.LINE):
-            self._log(self._prefix + line[start : start + self.LINE].decode("utf-8", "backslashreplace"))
+            text = line[start : start + self.LINE].decode("utf-8", "backslashreplace")
+            self._log(self._script + text, self._id)
 
     def close(self) -> None:
         """Close both ends."""
+        self._inbox.unwatch(self._read)
         os.close(self._read)
         os.close(self.fd)

@@ -2,7 +2,7 @@
 
 A response that has no length ends where the connection does, so a client can tell a whole response from a
 broken one only by *how* it ends. On TCP a break is a reset. A unix socket knows no other reset than that of
-unread bytes (unix(7)): so the last byte of the request is only looked at, and taken when all went well.
+unread bytes (unix(7)): so the last bytes of the request are only looked at, and taken when all went well.
 """
 
 import select
@@ -14,34 +14,39 @@ from pyemperor.actors.spool import CHUNK
 from pyemperor.actors.wires import Request, Wire
 from pyemperor.protocol.errors import RequestError
 
+_TAKE = int(socket.MSG_DONTWAIT)
+_LOOK = int(socket.MSG_DONTWAIT | socket.MSG_PEEK)
+
 
 class ClientLeft(Exception):
     """Nobody is there to read the response."""
 
 
 class Connection:
-    """A connection just accepted, non-blocking; what cannot be had now is None or stays in :attr:`pending`."""
+    """A connection just accepted; nothing here blocks, and what cannot be had now is None or :attr:`pending`."""
 
-    def __init__(self, inbox: Inbox, source: Source, sock: socket.socket, wire: Wire) -> None:
+    #: What is not over yet.
+    open = True
+    #: The client has said something.
+    begun = False
+    request: Request | None = None
+    #: Bytes of the request's body that the client has still to send.
+    missing = 0
+    #: Bytes of the response that the client has not taken yet.
+    pending = b""
+    #: Bytes that it has taken.
+    sent = 0
+    #: The response is over; what the client still sends is thrown away, until it closes.
+    draining = False
+    #: Bytes of the request that were looked at and not taken.
+    _held = 0
+    _watched = False
+
+    def __init__(self, inbox: Inbox, sock: socket.SocketType, wire: Wire) -> None:
         self._inbox = inbox
-        self._source = source
-        self._mask = -1
         self._sock = sock
         self.wire = wire
-        self.open = True
-        #: The client has said something.
-        self.begun = False
-        self.request: Request | None = None
-        #: Bytes of the request's body that the client has still to send.
-        self.missing = 0
-        #: Bytes of the response that the client has not taken yet.
-        self.pending = b""
-        #: Bytes that it has taken.
-        self.sent = 0
-        #: The response is over; what the client still sends is thrown away, until it closes.
-        self.draining = False
         self._holds = sock.family == socket.AF_UNIX
-        self._held = 0
 
     # ---- the request ------------------------------------------------------------------------------------
 
@@ -50,7 +55,7 @@ class Connection:
 
         A client that closes without a word has no request: the connection is not open any more.
         """
-        data = self._receive(CHUNK, socket.MSG_PEEK if self._holds else 0)
+        data = self._receive(CHUNK, _LOOK if self._holds else _TAKE)
         if data is None:
             return None
         if not data:
@@ -65,8 +70,10 @@ class Connection:
         if self.request:
             self.missing = max(0, self.request.length - len(self.wire.leftover))
         if self._holds:
-            self._held = self.request is not None and not self.missing
-            self._sock.recv(len(data) - self._held)
+            if self.request is not None and not self.missing:
+                self._held = len(data)
+            else:
+                self._sock.recv(len(data), _TAKE)
         return self.request
 
     def first_body(self) -> bytes:
@@ -78,8 +85,8 @@ class Connection:
     def read_body(self) -> bytes:
         """The next bytes of the body, b"" if there are none now. Raises RequestError if it ends too early."""
         if self._holds and self.missing == 1:
-            data = self._receive(1, socket.MSG_PEEK)
-            self._held = bool(data)
+            data = self._receive(1, _LOOK)
+            self._held = 1 if data else 0
         else:
             data = self._receive(min(CHUNK, self.missing - self._holds))
         if data == b"":
@@ -87,7 +94,7 @@ class Connection:
         self.missing -= len(data or b"")
         return data or b""
 
-    def _receive(self, size: int, flags: int = 0) -> bytes | None:
+    def _receive(self, size: int, flags: int = _TAKE) -> bytes | None:
         try:
             return self._sock.recv(size, flags)
         except BlockingIOError:
@@ -103,7 +110,7 @@ class Connection:
         self.pending += data
         try:
             while self.pending:
-                taken = self._sock.send(self.pending)
+                taken = self._sock.send(self.pending, _TAKE)
                 self.sent += taken
                 self.pending = self.pending[taken:]
         except BlockingIOError:
@@ -119,8 +126,8 @@ class Connection:
         end = mask & (select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP)
         return bool(end) and self.request is not None and not self.draining
 
-    def watch(self, *, more: bool, early: bool, leaving: bool) -> None:
-        """Wait for what the client can do next.
+    def watch(self, source: Source, *, more: bool, early: bool, leaving: bool) -> None:
+        """Wait for what the client can do next, and tell ``source``.
 
         ``more`` says whether bytes of the body are wanted, ``early`` whether what is pending must not be sent
         yet, ``leaving`` whether it matters that the client leaves.
@@ -133,11 +140,9 @@ class Connection:
         elif not self.missing and not self._holds:
             # A unix peer's end is always reported (EPOLLHUP), that of a TCP peer only so.
             mask |= select.EPOLLRDHUP
-        if not leaving and self._mask < 0 and not mask & (select.EPOLLIN | select.EPOLLOUT):
-            return  # a request that is over in no time
-        if mask != self._mask:
-            self._mask = mask
-            self._inbox.watch(self._sock.fileno(), mask, self._source)
+        if leaving or self._watched or mask & (select.EPOLLIN | select.EPOLLOUT):
+            self._watched = True  # most requests are over before anybody waits for their client
+            self._inbox.watch(self._sock.fileno(), mask, source)
 
     def finish(self) -> None:
         """The response is complete: close in a way that lets the client read it.
@@ -175,5 +180,6 @@ class Connection:
         if self.open:
             self.open = self.draining = False
             self.pending = b""
-            self._inbox.unwatch(self._sock.fileno())
+            if self._watched:
+                self._inbox.unwatch(self._sock.fileno())
             self._sock.close()

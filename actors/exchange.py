@@ -15,24 +15,32 @@ nothing more of a body once the response begins, and most clients read only then
 until the body is here. That is spooled meanwhile, since the script may not read it before it is heard.
 """
 
+import select
 import socket
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import inf
 from signal import SIGKILL, Signals
 from typing import Protocol
 
+import msgspec
 from loguru import logger
 
 from pyemperor.actors.actor import Inbox
 from pyemperor.actors.clock import Timer
 from pyemperor.actors.connection import ClientLeft, Connection
-from pyemperor.actors.script import Process, Ready, Script
+from pyemperor.actors.outcome import Outcome, new_id
+from pyemperor.actors.script import Process, Ready, Script, Spawn
 from pyemperor.actors.wires import Request, Wire
-from pyemperor.protocol.cgi_response import error_response
+from pyemperor.protocol.cgi_response import Kind, error_response
 from pyemperor.protocol.errors import RequestError, ScriptError
+from pyemperor.protocol.redirects import redirected
 from pyemperor.protocol.response import Response
 
+#: A script that ends within this many seconds is heard in one piece, and so is its response: nginx and the client
+#: are woken once.
+PROMPT = 0.002
 #: A script that runs longer than this is watched by its pidfd, so that its end is known whatever holds its
 #: pipes; one whose output has ended may take as long to exit, and so tell whether that was all of it.
 SETTLED = 0.05
@@ -45,21 +53,11 @@ DRAIN = 2.0
 #: What a ``modifier1`` does with a request: a script to run, or the bytes of the answer.
 Handler = Callable[[Request], Script | bytes]
 
+#: What of the script's output is waited for, as epoll masks (``Process.watch``).
+_NOTHING, _END = -1, 0
 
-@dataclass(slots=True)
-class Outcome:
-    """What became of a request, for the log and the counters."""
-
-    request: Request | None = None
-    script: str = ""
-    pid: int = 0
-    status: int = 0
-    sent: int = 0
-    head_size: int = 0
-    head_fields: int = 0
-    started_at: float = 0.0
-    problem: str = ""
-    remedy: str = ""
+#: Whoever was refused for want of room may ask again: a request is short.
+_RETRY = ((b"Retry-After", b"1"),)
 
 
 class Errors(Protocol):
@@ -67,36 +65,45 @@ class Errors(Protocol):
 
     @property
     def fd(self) -> int: ...
-    def begin(self, script: str) -> None: ...
+    def begin(self, script: str, request_id: str) -> None: ...
     def end(self) -> None: ...
 
 
 class Exchange:
     """Serves one accepted connection; :meth:`handle` returns True when it is over."""
 
+    _script: Script | None = None
+    _process: Process | None = None
+    _response: Response | None = None
+    _answered = False  # the response is complete, or given up
+    _unsent = True  # nothing of the response is with the client
+    _timeout: float  # seconds of silence that are allowed
+    _deadline = 0.0  # when nothing has moved for that long
+    _limits: tuple[float, float] = (inf, inf)  # when the response must have begun, and the script have ended
+    _tick: Timer | None = None
+    _redirect = b""  # the local redirect to follow when the script has ended, as the client would get it
+    _prompt = True  # the script may end at once
+    _settled = False  # it takes long enough that the client may leave
+
     def __init__(
         self,
         inbox: Inbox,
-        sock: socket.socket,
+        sock: socket.SocketType,
         wire: Wire,
         handlers: "dict[int, Handler]",
         errors: Errors,
         null: int,
         head_timeout: float,
+        warm: Spawn | None = None,
     ) -> None:
         self.outcome = Outcome()
         self._inbox = inbox
-        self._client = Connection(inbox, self._client_source, sock, wire)
+        self._client = Connection(inbox, sock, wire)
         self._handlers = handlers
         self._errors = errors
         self._null = null
-        self._process: Process | None = None
-        self._response: Response | None = None
-        self._answered = False  # the response is complete, or given up
-        self._timeout = head_timeout  # seconds of silence that are allowed
-        self._deadline = 0.0
-        self._tick: Timer | None = None
-        self._settled = False  # it takes long enough that the client may leave
+        self._timeout = head_timeout
+        self._warm = warm
 
     # ---- events -----------------------------------------------------------------------------------------
 
@@ -141,12 +148,14 @@ class Exchange:
         if not client.open and (not process or (process.gone and not process.talks)):
             self.release()
             return True
-        client.watch(more=self._wants_body, early=self._early, leaving=self._settled)
+        if client.open:
+            # No reference to it stays here: most exchanges are freed without the garbage collector.
+            client.watch(self._heard, more=self._wants_body, early=self._early, leaving=self._settled)
         if process:
-            process.watch(output=not client.pending)
+            process.watch(_NOTHING if client.pending else _END if self._prompt else select.EPOLLIN)
         return False
 
-    def _client_source(self, mask: int) -> Iterable[object]:
+    def _heard(self, mask: int) -> Iterable[object]:
         return (Gone(self),) if self._client.left(mask) else (Ready.CLIENT,)
 
     # ---- the client -------------------------------------------------------------------------------------
@@ -158,8 +167,13 @@ class Exchange:
             return
         if client.pending and not self._early:
             self._send(b"", now)
-        elif client.open and client.request is None and (request := client.read_request()):
-            self._begin(request, now)
+        elif client.open and client.request is None:
+            if request := client.read_request():
+                self.outcome.request = request
+                self._begin(request, now)
+            elif client.wire.takes_chunks:
+                client.send(client.wire.interim())
+                self._progress(now)
         if self._wants_body:
             self._feed_script(client.read_body(), now)
 
@@ -176,7 +190,6 @@ class Exchange:
         return self._process is None or not self._process.pending.next or self._early
 
     def _begin(self, request: Request, now: float) -> None:
-        self.outcome.request = request
         handler = self._handlers.get(request.modifier1)
         if handler is None:
             raise RequestError(
@@ -184,11 +197,22 @@ class Exchange:
                 "for CGI scripts, nginx needs `uwsgi_modifier1 9;` beside `uwsgi_pass`",
                 status=501,
             )
-        answer = handler(request)
+        answer = handler(self._named(request))
         if isinstance(answer, bytes):
             self._answer(answer, now)
         else:
             self._run(answer, request, now)
+
+    def _named(self, request: Request) -> Request:
+        """The request with its id, the web server's or one of ours."""
+        variables, outcome = request.variables, self.outcome
+        known = variables.get(b"REQUEST_ID")
+        if known:
+            outcome.id = known.decode("utf-8", "backslashreplace")
+            return request
+        outcome.id = outcome.id or new_id()
+        variables = {**variables, b"REQUEST_ID": outcome.id.encode()}
+        return Request(request.modifier1, request.modifier2, variables, request.length)
 
     def _answer(self, data: bytes, now: float) -> None:
         """Send a whole response that no script made."""
@@ -204,8 +228,11 @@ class Exchange:
         return request.variables.get(name, b"") if request else b""
 
     def _send(self, data: bytes, now: float) -> None:
-        if self._client.send(data):
-            self._progress(now)
+        """Send ``data`` of the response after what is pending of it."""
+        if data or self._client.pending:
+            self._unsent = False
+            if self._client.send(data):
+                self._progress(now)
         if self._answered and not self._client.pending:
             self._hang_up(now)
 
@@ -221,33 +248,49 @@ class Exchange:
         """The client has left. If it still waited for its response, nobody wants that now: end the script."""
         client, response = self._client, self._response
         unfed = client.missing > 0 and (self._process is None or self._process.listens)
+        complete = response is not None and response.left == 0 and not unfed and not self._redirect
+        served = (self._answered or complete) and not client.pending
         client.close()
-        served = self._answered or (response is not None and response.left == 0 and not unfed)
         self._answered = True
-        if not served and client.request:
+        if not served and client.request and not self.outcome.problem:
             self.outcome.problem = f"the client left{' inside the body of its request' * unfed}: {why}"
             self.outcome.status = self.outcome.status or 499
-            self._end_script(now)
+            if unfed or not (self._script and self._script.persistent):
+                self._end_script(now)
 
     # ---- the script -------------------------------------------------------------------------------------
 
     def _run(self, script: Script, request: Request, now: float) -> None:
-        self.outcome.script = script.name
-        self._errors.begin(script.name)
+        outcome, variables = self.outcome, request.variables
+        self._script = script
+        outcome.script = script.name
+        self._errors.begin(script.name, outcome.id)
         stdin = None if request.length else self._null
-        self._process = Process(self._inbox, script, stdin=stdin, stderr=self._errors.fd)
-        self.outcome.pid = self._process.pid
-        wire = self._client.wire
+        self._process = Process(self._inbox, script, stdin=stdin, stderr=self._errors.fd, warm=self._warm)
+        outcome.pid = self._process.pid
         self._response = Response(
-            self._variable(b"REQUEST_METHOD"), self._variable(b"SERVER_PROTOCOL"), wire.headers
+            variables[b"REQUEST_METHOD"],
+            variables.get(b"SERVER_PROTOCOL", b""),
+            self._client.wire.headers,
+            head_limit=script.head_limit,
+            nph=script.name.rpartition("/")[2].startswith("nph-"),
+            accel=script.redirect == "accel",
         )
-        self._timeout = script.timeout
-        self._wait(min(SETTLED, script.timeout), now)
-        self._progress(now)
+        self._limit(script, now)
         if request.length:
+            self._prompt = False
             self._feed_script(self._client.first_body(), now)
             if self._client.missing:
-                self._send(wire.interim(), now)
+                self._client.send(self._client.wire.interim())
+
+    def _limit(self, script: Script, now: float) -> None:
+        self._timeout = script.timeout
+        self._deadline = now + script.timeout
+        if script.first_byte or script.total:
+            self._limits = (now + (script.first_byte or inf), now + (script.total or inf))
+        if self._tick:
+            self._tick.cancel()
+        self._tick = self._inbox.after(PROMPT, Ready.TICK)
 
     def _feed_script(self, data: bytes, now: float) -> None:
         process = self._process
@@ -266,17 +309,26 @@ class Exchange:
 
     def _script_talks(self, now: float) -> None:
         process = self._process
-        if process is None or not process.talks or self._client.pending:
+        if process is None or not process.talks or (self._client.pending and not self._unsent):
             return
-        data = process.read()
-        if data is None:
-            return
-        self._progress(now)
-        if not data:
+        while data := process.read():
+            self._progress(now)
+            if not self._answered:
+                self._respond(data, now)
+            if not self._prompt:
+                return
+        if data == b"":
             process.close_output()
             self._end_of_output(process, now)
-        elif not self._answered:
-            self._respond(data, now)
+        elif self._prompt:
+            self._keep_nothing_back(now)
+
+    def _keep_nothing_back(self, now: float) -> None:
+        """The script lives: send what was kept for a response in one piece."""
+        self._prompt = False
+        if self._client.pending:
+            self._send(b"", now)
+        self._finish_if_whole(now)
 
     def _respond(self, data: bytes, now: float) -> None:
         response, process = self._response, self._process
@@ -290,13 +342,22 @@ class Exchange:
             self.outcome.status = response.head.status
             self.outcome.head_size = response.head_size
             self.outcome.head_fields = len(response.head.headers)
+            self._limits = (inf, self._limits[1])
+            if response.head.kind is Kind.LOCAL_REDIRECT and self._script and self._script.redirect == "internal":
+                self._redirect, encoded = encoded, b""
         if response.surplus:
             self.outcome.problem = "the script sent more than its Content-Length announced"
-        if self._client.missing and process.listens:
-            self._client.pending += encoded  # early
+        if self._prompt or (self._client.missing and process.listens):
+            self._client.pending += encoded  # in one piece, or early
         else:
             self._send(encoded, now)
-        if response.left == 0 and not process.listens and not self._client.pending:
+        self._finish_if_whole(now)
+
+    def _finish_if_whole(self, now: float) -> None:
+        """Finish a response that is as long as announced, whatever the script does beyond it."""
+        response, process = self._response, self._process
+        fed = process is not None and not process.listens
+        if response and response.left == 0 and fed and not self._client.pending and not self._redirect:
             self._finish(now)
 
     # ---- the end ----------------------------------------------------------------------------------------
@@ -308,6 +369,7 @@ class Exchange:
             # Its exit follows at once, and says whether that was all; or it lives on.
             self._look_for_end(now)
             if not process.ending:
+                self._keep_nothing_back(now)
                 self._wait(SETTLED, now)
 
     def _look_for_end(self, now: float) -> None:
@@ -332,37 +394,67 @@ class Exchange:
         assert self._process is not None
         assert self._response is not None
         ending = self._process.ending
+        if ending:
+            self._make_room()
         if ending and ending.signal:
             raise ScriptError(
                 f"the script was killed by {Signals(ending.signal).name}",
                 remedy="out of memory? See dmesg" if ending.signal == SIGKILL else "",
             )
         self._response.close()
-        self._finish(now)
+        if self._redirect:
+            self._follow(now)
+        else:
+            self._finish(now)
+
+    def _follow(self, now: float) -> None:
+        """Serve the request that a local redirect makes of this one (RFC 3875 §6.2.2).
+
+        What no handler of ours finds, the web server in front may have: then the client asks for it.
+        """
+        request, response, redirect = self.outcome.request, self._response, self._redirect
+        assert request is not None
+        assert response is not None
+        assert response.head is not None
+        assert response.head.location is not None
+        variables = redirected(request.variables, response.head.location, hops=self.outcome.redirects)
+        self.outcome.redirects += 1
+        self._part_with_script()
+        self._process = self._response = self._script = None
+        self._redirect, self._prompt = b"", True
+        try:
+            self._begin(msgspec.structs.replace(request, variables=variables, length=0), now)
+        except RequestError as error:
+            if error.status != 404:
+                raise
+            self._answer(redirect, now)
 
     def _finish(self, now: float) -> None:
-        if not self._answered:
-            self._answered = True
+        if self._answered:
+            return
+        if self._client.pending:
+            self._send(b"", now)
+        self._answered = True
+        if not self._client.pending:
             self._hang_up(now)
 
     def _refuse(self, error: RequestError, now: float) -> None:
         """Answer with the error if nothing was sent yet; cut the response otherwise. End the script."""
-        early = self._early
         if not self.outcome.problem:
             self.outcome.problem, self.outcome.remedy = str(error), error.remedy
         if not self._answered:
             self._answered = True
-            if self._response and self._response.head and not early:
-                self._client.cut()
-            else:
+            if self._unsent:
                 self._client.pending = b""
                 self._apologise(error, now)
+            else:
+                self._client.cut()
         self._end_script(now)
 
     def _apologise(self, error: RequestError, now: float) -> None:
         # The remedy is for whoever runs the server: it goes to the log, not to the client.
         protocol = self._variable(b"SERVER_PROTOCOL") or b"HTTP/1.1"
-        headers = self._client.wire.headers
+        headers = self._client.wire.headers + (_RETRY if error.status == 503 else ())
         try:
             self._answer(error_response(error.status, str(error), protocol=protocol, headers=headers), now)
         except ClientLeft:
@@ -399,11 +491,30 @@ class Exchange:
         self._deadline = now + seconds
         if self._tick:
             self._tick.cancel()
-        self._tick = self._inbox.after(seconds, Ready.TICK)
+        self._tick = self._inbox.after(max(0.0, min(seconds, min(self._limits) - now)), Ready.TICK)
+
+    def _over_limit(self) -> None:
+        """Give up on a script that has all the time it may take behind it, whatever it does."""
+        begin, end = self._limits
+        self._limits = (inf, inf)
+        script, process = self._script, self._process
+        if not script or not process or process.ending or process.asked_at is not None:
+            return
+        if begin <= end:
+            said, option = f"did not begin its response within {script.first_byte:g} s", "cgi-first-byte-timeout"
+        else:
+            said, option = f"did not end within {script.total:g} s", "cgi-total-timeout"
+        raise ScriptError(f"{script.name} {said} and was ended", status=504, remedy=f"raise `{option}`")
 
     def _tick_at(self, now: float) -> None:
+        if self._prompt and self._process:
+            self._prompt = False
+            self._tick = self._inbox.after(min(SETTLED, max(0.0, self._deadline - now)), Ready.TICK)
+            return
         self._settled = True
         self._look_for_end(now)
+        if now >= min(self._limits):
+            self._over_limit()
         if now >= self._deadline:
             self._progress(now)  # unless what follows says otherwise
             self._overdue(now)
@@ -426,7 +537,7 @@ class Exchange:
                 client.close()  # a browser opens connections that it may never use
                 return
             raise RequestError("the request did not arrive in time", status=408, remedy="see `socket-timeout`")
-        elif process.ending or not (process.talks or self._answered):
+        elif process.ending or not (process.talks or self._answered or self._redirect):
             process.close_output()  # a descendant holds it, or the script lives on without it
             self._conclude(now)
         elif self._wants_body and process.listens:
@@ -449,12 +560,22 @@ class Exchange:
             self._tick = None
         self._client.close()
         self.outcome.sent = self._client.sent
+        self._part_with_script()
+
+    def _part_with_script(self) -> None:
         process = self._process
         if process:
             self._errors.end()
             if process.reap() is None:
                 process.signal(SIGKILL)
             process.close()
+            self.outcome.ending = process.ending
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Let the mount have its next request: before this one's client can ask again."""
+        if self._script and self._script.slot:
+            self._script.slot.release()
 
 
 @dataclass(frozen=True, slots=True)

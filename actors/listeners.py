@@ -69,7 +69,8 @@ class SocketVault:
 
 
 def _bind(address: Address, vassal: Vassal) -> _Bound:
-    backlog = min(vassal.listen, _somaxconn())
+    most = _somaxconn()
+    backlog = min(vassal.listen or most, most)
     if backlog < vassal.listen:
         logger.warning(
             "vassal {}: listen = {} is cut to {}, the kernel's net.core.somaxconn",
@@ -168,10 +169,15 @@ def _somaxconn() -> int:
         return 4096
 
 
+# The plain type of the C module, and an object that never waits while its descriptor is left as it is: every
+# recv() and send() says MSG_DONTWAIT.
+_NON_BLOCKING = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+
+
 class Listener:
     """One runner's view of a listening socket."""
 
-    def __init__(self, sock: socket.socket, serve: Callable[[socket.socket], Exchange]) -> None:
+    def __init__(self, sock: socket.socket, serve: Callable[[socket.SocketType], Exchange]) -> None:
         self._sock = sock
         self._family = sock.family
         self._serve = serve
@@ -191,6 +197,4 @@ class Listener:
             fd, _ = self._sock._accept()  # type: ignore[attr-defined]
         except (BlockingIOError, ConnectionAbortedError):
             return None
-        connection = socket.socket(self._family, socket.SOCK_STREAM, 0, fileno=fd)
-        connection.setblocking(False)
-        return self._serve(connection)
+        return self._serve(socket.SocketType(self._family, _NON_BLOCKING, 0, fd))

@@ -6,14 +6,15 @@ import os
 import resource  # noqa: F401  # os.wait4() needs it: too late where the vassal's user may not read it
 import select
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
+from typing import Any, Literal, Protocol
 
 import msgspec
 
-from pyemperor.actors.actor import Inbox
+from pyemperor.actors.actor import Inbox, Source
 from pyemperor.actors.linux import group_lives
-from pyemperor.actors.spool import CHUNK, Spool
+from pyemperor.actors.spool import CHUNK, NOTHING, Spool
 from pyemperor.protocol.errors import RequestError
 
 #: Seconds between SIGTERM and SIGKILL.
@@ -29,7 +30,11 @@ class Script(msgspec.Struct, frozen=True):
     """What a handler decides: the program, its arguments, its environment and its directory.
 
     ``path`` is executed; ``name`` is what people call it (the URL's ``SCRIPT_NAME``). ``timeout`` is the seconds
-    for which neither side may be silent (uWSGI's ``cgi-timeout``).
+    for which neither side may be silent (uWSGI's ``cgi-timeout``), ``first_byte`` those until its response
+    begins and ``total`` those until its end (0: no limit). ``head_limit`` bounds its header in bytes
+    (``cgi-buffer-size``). ``redirect`` is what becomes of a local redirect (RFC 3875 §6.2.2). ``persistent``
+    lets it finish when the client has left (``cgi-do-not-kill-on-error``); ``warm`` runs it in a fork of the
+    vassal's warm interpreter.
     """
 
     path: bytes
@@ -38,6 +43,14 @@ class Script(msgspec.Struct, frozen=True):
     directory: bytes
     name: str
     timeout: float
+    first_byte: float = 0.0
+    total: float = 0.0
+    head_limit: int = 65536
+    redirect: Literal["internal", "accel", "302"] = "internal"
+    persistent: bool = False
+    warm: bool = False
+    #: Taken by the handler, to be released when the request ends (:class:`slots.Slot`).
+    slot: Any = None
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -47,6 +60,24 @@ class Ending(msgspec.Struct, frozen=True):
     signal: int
     cpu: float
     peak: int
+
+
+class Child(Protocol):
+    """A script that was not started by exec: ``fd`` is readable when :meth:`reap` has something to say.
+
+    Its exit is a wait status, CPU seconds and peak memory in bytes.
+    """
+
+    pid: int
+
+    @property
+    def fd(self) -> int: ...
+    def reap(self) -> tuple[int, float, int] | None: ...
+    def close(self) -> None: ...
+
+
+#: Starts a script with these descriptors as 0, 1 and 2 in another way than exec; raises OSError where it cannot.
+Spawn = Callable[[Script, int, int, int], Child]
 
 
 class Ready(Enum):
@@ -59,36 +90,12 @@ class Ready(Enum):
     TICK = auto()
 
 
-class _Channel:
-    """A descriptor of our own, non-blocking, and in the wait of the inbox while something is wanted of it."""
+def _says(ready: Ready) -> Source:
+    messages = (ready,)
+    return lambda _mask: messages
 
-    __slots__ = ("_inbox", "_ready", "_wanted", "fd")
 
-    def __init__(self, inbox: Inbox, ready: Ready) -> None:
-        self.fd = -1
-        self._inbox = inbox
-        self._ready = ready
-        self._wanted = 0
-
-    def open(self, fd: int) -> None:
-        os.set_blocking(fd, False)
-        self.fd = fd
-
-    def want(self, mask: int) -> None:
-        """Wait for ``mask``; for nothing at all with 0, or a peer that has closed would be reported for ever."""
-        if self.fd < 0 or mask == self._wanted:
-            return
-        self._wanted = mask
-        if mask:
-            self._inbox.watch(self.fd, mask, lambda _: (self._ready,))
-        else:
-            self._inbox.unwatch(self.fd)
-
-    def close(self) -> None:
-        if self.fd >= 0:
-            self.want(0)
-            os.close(self.fd)
-            self.fd = -1
+_SAYS = {ready: _says(ready) for ready in Ready}
 
 
 class Process:
@@ -97,33 +104,41 @@ class Process:
     It leads a session and a process group of its own, and has the descriptors 0, 1 and 2 and no other.
     """
 
-    __slots__ = ("_group", "_input", "_output", "_pidfd", "asked_at", "ending", "pending", "pid")
+    __slots__ = (
+        "_child", "_group", "_inbox", "_input", "_output", "_pidfd", "asked_at", "ending", "pending", "pid"
+    )  # fmt: skip
 
-    def __init__(self, inbox: Inbox, script: Script, *, stdin: int | None, stderr: int) -> None:
+    def __init__(
+        self, inbox: Inbox, script: Script, *, stdin: int | None, stderr: int, warm: Spawn | None = None
+    ) -> None:
         """Start ``script``; raises RequestError when it cannot be executed.
 
-        ``stdin`` is None for a pipe that :meth:`feed` fills. The caller's thread must have its own working
-        directory (``linux.own_working_directory``).
+        ``stdin`` is None for a pipe that :meth:`feed` fills; ``warm`` starts what need not be executed. The
+        caller's thread must have its own working directory (``linux.own_working_directory``).
         """
+        self._inbox = inbox
         self.ending: Ending | None = None
         #: When it was asked to end (seconds, monotonic).
         self.asked_at: float | None = None
         self._group = False  # others of its group have outlived it, and have the rest of its time
         #: Bytes of the request's body that the script has not taken yet.
-        self.pending = Spool()
-        self._input = _Channel(inbox, Ready.INPUT)
-        self._output = _Channel(inbox, Ready.OUTPUT)
-        self._pidfd = _Channel(inbox, Ready.EXIT)
+        self.pending = NOTHING
+        self._input = self._output = self._pidfd = -1
+        self._child: Child | None = None
         theirs = []
         try:
             if stdin is None:
-                stdin, ours = os.pipe2(os.O_CLOEXEC)
+                stdin, self._input = os.pipe2(os.O_CLOEXEC)
                 theirs.append(stdin)
-                self._input.open(ours)
-            ours, stdout = os.pipe2(os.O_CLOEXEC)
+                os.set_blocking(self._input, False)
+                self.pending = Spool()
+            self._output, stdout = os.pipe2(os.O_CLOEXEC)
             theirs.append(stdout)
-            self._output.open(ours)
-            self.pid = _spawn(script, stdin, stdout, stderr)
+            os.set_blocking(self._output, False)
+            if warm and script.warm:
+                with contextlib.suppress(OSError):  # it has said why; exec can do it as well
+                    self._child = warm(script, stdin, stdout, stderr)
+            self.pid = self._child.pid if self._child else _spawn(script, stdin, stdout, stderr)
         except OSError as error:
             self.close()
             raise _cannot_run(script, error) from None
@@ -136,25 +151,25 @@ class Process:
     @property
     def listens(self) -> bool:
         """Whether its stdin is a pipe that is still open."""
-        return self._input.fd >= 0
+        return self._input >= 0
 
     @property
     def talks(self) -> bool:
         """Whether its stdout has not ended."""
-        return self._output.fd >= 0
+        return self._output >= 0
 
     def feed(self, data: bytes = b"", *, last: bool) -> int:
         """Write ``data`` after what is pending; the number of bytes taken now. Raises OSError for a full disk.
 
         The input ends behind the ``last`` bytes. A script need not read it (RFC 3875 §4.2): then it is dropped.
         """
-        if not self.listens:
+        if self._input < 0:
             return 0
         self.pending.put(data)
         taken = 0
         try:
             while self.pending.next:
-                written = os.write(self._input.fd, self.pending.next)
+                written = os.write(self._input, self.pending.next)
                 self.pending.taken(written)
                 taken += written
         except BlockingIOError:
@@ -168,35 +183,63 @@ class Process:
     def read(self) -> bytes | None:
         """Output; None if there is none now, b"" at its end."""
         try:
-            return os.read(self._output.fd, CHUNK)
+            return os.read(self._output, CHUNK)
         except BlockingIOError:
             return None
 
-    def watch(self, *, output: bool) -> None:
-        """Wait for what it can do next: take more, and, where ``output`` is wanted, say more."""
-        self._input.want(select.EPOLLOUT if self.pending.next else 0)
-        self._output.want(select.EPOLLIN if output else 0)
+    def watch(self, output: int) -> None:
+        """Wait for what it can do next: take more, and say more, as far as the mask ``output`` goes.
+
+        EPOLLIN for all that it says, 0 for its end alone; a negative one waits for nothing, or a peer that has
+        closed would be reported for ever.
+        """
+        if self._input >= 0:
+            self._watch(self._input, select.EPOLLOUT if self.pending.next else -1, Ready.INPUT)
+        if self._output >= 0:
+            self._watch(self._output, output, Ready.OUTPUT)
+
+    def _watch(self, fd: int, mask: int, ready: Ready) -> None:
+        if mask < 0:
+            self._inbox.unwatch(fd)
+        else:
+            self._inbox.watch(fd, mask, _SAYS[ready])
 
     def watch_exit(self) -> None:
         """Wait for its end."""
-        if self._pidfd.fd < 0:
-            self._pidfd.open(os.pidfd_open(self.pid))
-            self._pidfd.want(select.EPOLLIN)
+        if self._child:
+            self._watch(self._child.fd, select.EPOLLIN, Ready.EXIT)
+        elif self._pidfd < 0:
+            self._pidfd = os.pidfd_open(self.pid)
+            self._watch(self._pidfd, select.EPOLLIN, Ready.EXIT)
+
+    def _close(self, fd: int) -> int:
+        if fd >= 0:
+            self._inbox.unwatch(fd)
+            os.close(fd)
+        return -1
 
     def close_input(self) -> None:
         """End its input."""
         self.pending.clear()
-        self._input.close()
+        self._input = self._close(self._input)
 
     def close_output(self) -> None:
         """Read nothing more from it."""
-        self._output.close()
+        self._output = self._close(self._output)
 
     def close(self) -> None:
         """Give back every descriptor."""
-        self.close_input()
-        self._output.close()
-        self._pidfd.close()
+        if self._input >= 0:
+            self.close_input()
+        self._output = self._close(self._output)
+        self._forget_exit()
+
+    def _forget_exit(self) -> None:
+        self._pidfd = self._close(self._pidfd)
+        if self._child:
+            self._inbox.unwatch(self._child.fd)
+            self._child.close()
+            self._child = None
 
     # ---- its end ----------------------------------------------------------------------------------------
 
@@ -237,14 +280,17 @@ class Process:
 
     def reap(self) -> Ending | None:
         """How the script ended; None while it runs. Never blocks."""
-        if self.ending is None:
-            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
-            if pid:
-                code = os.waitstatus_to_exitcode(status)
-                cpu = usage.ru_utime + usage.ru_stime
-                self.ending = Ending(max(code, -1), max(-code, 0), cpu, usage.ru_maxrss * 1024)
-                self._pidfd.close()
+        if self.ending is None and (found := self._child.reap() if self._child else _wait(self.pid)):
+            status, cpu, peak = found
+            code = os.waitstatus_to_exitcode(status)
+            self.ending = Ending(max(code, -1), max(-code, 0), cpu, peak)
+            self._forget_exit()
         return self.ending
+
+
+def _wait(pid: int) -> tuple[int, float, int] | None:
+    pid, status, usage = os.wait4(pid, os.WNOHANG)
+    return (status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024) if pid else None
 
 
 def _spawn(script: Script, stdin: int, stdout: int, stderr: int) -> int:

@@ -48,3 +48,7 @@ class Spool:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+#: For a script that has no body to read: nothing is ever put there.
+NOTHING = Spool()

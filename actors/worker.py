@@ -11,8 +11,8 @@ import pykka
 
 from pyemperor.actors.actor import Actor, Down, System
 from pyemperor.actors.cgi_runner import Abort, CgiRunner, CoreState, Drain, Listener
-from pyemperor.actors.exchange import Outcome
 from pyemperor.actors.journal import Journal
+from pyemperor.actors.outcome import Outcome
 from pyemperor.actors.overseer import flags
 from pyemperor.actors.superior import Superior, Upward
 from pyemperor.actors.supervision import (

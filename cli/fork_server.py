@@ -12,9 +12,10 @@ def main(arguments: list[str]) -> int:
     """Serve the Emperor's office, descriptor FD, with the handlers that other packages register."""
     import_loguru()
     from pyemperor.cli.processes import fork_server
+    from pyemperor.cli.warm_up import warm_up
 
     fd, log_style, level, *registered = arguments
-    return fork_server(int(fd), log_style, level, registered)
+    return fork_server(int(fd), log_style, level, registered, warm_up)
 
 
 if __name__ == "__main__":

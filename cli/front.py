@@ -1,6 +1,7 @@
 """A real nginx in front of a scenario: generated configuration, started and stopped with it."""
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,9 @@ from string import Template
 from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.options import Vassal
 
+#: Open files of nginx, two for each request.
+_FILES = 8192
+
 _CONFIGURATION = Template("""\
 # Generated for one run of a scenario.
 daemon off;
@@ -19,7 +23,8 @@ user $user;
 worker_processes 1;
 pid nginx.pid;
 error_log stderr warn;
-events { worker_connections 1024; }
+worker_rlimit_nofile $files;
+events { worker_connections $connections; }
 http {
     access_log off;
     client_body_temp_path body;
@@ -71,7 +76,10 @@ def configuration(vassals: Iterable[Vassal], listen: str) -> str:
         for mount in vassal.cgi
     ]
     user = "root" if os.geteuid() == 0 else "nobody"
-    return _CONFIGURATION.substitute(user=user, listen=listen, locations="\n".join(locations))
+    files = min(_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    return _CONFIGURATION.substitute(
+        user=user, listen=listen, files=files, connections=files // 2, locations="\n".join(locations)
+    )
 
 
 def upstream(vassal: Vassal) -> str:
@@ -96,12 +104,14 @@ class Nginx:
         self._folder = tempfile.TemporaryDirectory(prefix="pyemperor-nginx-")
         file = Path(self._folder.name, "nginx.conf")
         file.write_text(configuration(vassals, listen), encoding="utf-8")
+        # If we are killed, it ends as well: it would keep the port.
+        leash = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
         command = [program, "-p", self._folder.name, "-c", str(file), "-e", "stderr"]
         tested = subprocess.run([*command, "-t"], capture_output=True, text=True, check=False)
         if tested.returncode:
             self._folder.cleanup()
             raise ConfigError(Problem("front", 0, "listen", f"nginx refuses: {tested.stderr.strip()}"))
-        self._process = subprocess.Popen(command, start_new_session=True)
+        self._process = subprocess.Popen([*leash, *command], start_new_session=True)
 
     @property
     def pid(self) -> int:

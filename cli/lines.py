@@ -9,11 +9,12 @@ import re
 import traceback
 from datetime import datetime
 from functools import lru_cache
+from signal import Signals
 from typing import Any, Protocol
 
 import msgspec
 
-from pyemperor.actors.exchange import Outcome
+from pyemperor.actors.outcome import Outcome
 from pyemperor.protocol.messages import Birth, State
 
 
@@ -28,6 +29,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: str = ""
     pid: int = 0
     reason: str = ""
+    request_id: str = ""
     message: str = ""
     at: float | None = None
     traceback: str = ""
@@ -47,6 +49,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             state=unicode(str(extra.get("state", ""))),
             pid=int(extra.get("pid", 0)),
             reason=unicode(str(extra.get("reason", ""))),
+            request_id=unicode(str(extra.get("request_id", ""))),
             message=unicode(record["message"]),
             at=round(float(extra["at"]), 6) if "at" in extra else None,
             traceback=unicode(_traceback(record["exception"])),
@@ -62,7 +65,8 @@ class Served(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``pid`` is the worker's, ``script_pid`` the script's. ``rsize`` counts the body's bytes, ``hsize`` the
     head's; ``vars`` and ``pktsize`` are number and size of the request's variables; ``number`` counts the
-    requests of this worker.
+    requests of this worker. ``exit`` is the script's exit code, or ``signal`` what killed it, ``cpu`` its CPU
+    seconds and ``maxrss`` its peak memory in bytes, with all that it waited for (wait4(2)).
     """
 
     level: str
@@ -90,8 +94,14 @@ class Served(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     host: str = ""
     uagent: str = ""
     referer: str = ""
+    request_id: str = ""
     script: str = ""
     script_pid: int = 0
+    exit: int | None = None
+    signal: str = ""
+    cpu: float | None = None
+    maxrss: int = 0
+    redirects: int = 0
     problem: str = ""
     remedy: str = ""
 
@@ -103,6 +113,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         method, uri = _text(get(b"REQUEST_METHOD")), _text(get(b"REQUEST_URI"))
         rsize = max(0, outcome.sent - outcome.head_size)
         msecs = round(max(0.0, now - outcome.started_at) * 1000, 1)
+        ending = outcome.ending
         return cls(
             level="WARNING" if outcome.problem else "INFO",
             event="request",
@@ -130,8 +141,14 @@ class Served(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             host=_text(get(b"HTTP_HOST")),
             uagent=_text(get(b"HTTP_USER_AGENT")),
             referer=_text(get(b"HTTP_REFERER")),
+            request_id=unicode(outcome.id),
             script=unicode(outcome.script),
             script_pid=outcome.pid,
+            exit=ending.code if ending and not ending.signal else None,
+            signal=Signals(ending.signal).name if ending and ending.signal else "",
+            cpu=round(ending.cpu, 6) if ending else None,
+            maxrss=ending.peak if ending else 0,
+            redirects=outcome.redirects,
             problem=unicode(outcome.problem),
             remedy=unicode(outcome.remedy),
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from loguru import logger
 
-from pyemperor.actors.exchange import Outcome
+from pyemperor.actors.outcome import Outcome
 from pyemperor.cli.lines import Entry, Json, Served, Style, colourful
 from pyemperor.cli.pretty_lines import Pretty
 from pyemperor.cli.stderr import Stderr

@@ -67,8 +67,9 @@ class Pretty:
             return self._line(served.level, served.actor, wall, problem)
         uri = served.uri if len(served.uri) <= _URI else f"{served.uri[:_URI]}..."
         status = self._paint(str(served.status), _STATUS_COLOURS.get(served.status // 100, RED))
-        figures = self._paint(f"{size(served.rsize)} {duration(served.msecs)}", DIM)
-        text = f"{printable(served.method)} {printable(uri)} {status} {figures}"
+        ended = f" exit {served.exit}" * bool(served.exit) + f" {served.signal}" * bool(served.signal)
+        figures = f"{size(served.rsize)} {duration(served.msecs)}{ended} {_short(served.request_id)}"
+        text = f"{printable(served.method)} {printable(uri)} {status} {self._paint(figures.rstrip(), DIM)}"
         return self._line(served.level, served.actor, wall, f"{text}: {problem}" if problem else text)
 
     def _line(self, level: str, actor: str, wall: float, text: str) -> str:
@@ -102,6 +103,11 @@ def _actor_colour(name: str) -> str:
 # ---- words ------------------------------------------------------------------------------------------------
 
 
+def _short(request_id: str) -> str:
+    """Enough of an id to see which lines belong together; the JSON style has all of it."""
+    return f"#{printable(request_id[-8:])}" if request_id else ""
+
+
 def _words(entry: Entry, before: Before) -> tuple[str, str]:
     """The level and the words for an entry; DEBUG for what nobody needs to see when all is well."""
     if entry.event == "state":
@@ -111,6 +117,8 @@ def _words(entry: Entry, before: Before) -> tuple[str, str]:
     match entry.event:
         case event if event in _SAID_ELSEWHERE or (event == "exit" and entry.level == "INFO"):
             return "DEBUG", event + reason
+        case "stderr":
+            return entry.level, f"{entry.message} {_short(entry.request_id)}".rstrip()
         case "loyal":
             return entry.level, "has served its first request"
         case "probe.cleared":

@@ -1,5 +1,6 @@
 """What runs in each process of the tree: the lives of masters, workers and the fork server itself."""
 
+import contextlib
 import os
 import select
 import signal
@@ -9,22 +10,29 @@ from collections.abc import Callable, Iterable
 from loguru import logger
 from setproctitle import setproctitle
 
-from pyemperor.actors.actor import Actor, Inbox, Threads
+from pyemperor.actors.actor import Actor, Inbox, System, Threads
 from pyemperor.actors.cgi_runner import CgiRunner, ErrorPipe
-from pyemperor.actors.exchange import Exchange, Handler, Outcome
+from pyemperor.actors.exchange import Exchange, Handler
 from pyemperor.actors.fork_server import ForkServer
 from pyemperor.actors.host import ForkHost
 from pyemperor.actors.journal import Journal
 from pyemperor.actors.linux import own_working_directory
 from pyemperor.actors.listeners import Listener
+from pyemperor.actors.outcome import Outcome
 from pyemperor.actors.pipe import Pipe
+from pyemperor.actors.script import Spawn
 from pyemperor.actors.superior import FromParent, ParentLost, Terminated, Upward
 from pyemperor.actors.vassal_master import VassalMaster
+from pyemperor.actors.warm import PRELOAD, Templates
 from pyemperor.actors.wires import HttpWire, UwsgiWire
 from pyemperor.actors.worker import Worker, reap_adopted
 from pyemperor.cli.handlers import handlers_of, load_registered
 from pyemperor.cli.logs import log_request, log_to_stderr
+from pyemperor.protocol.cgi import base_environment
 from pyemperor.protocol.messages import Birth
+
+#: An operator's wish that a process ends.
+_ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
 def log_level(traced: bool) -> str:
@@ -45,9 +53,12 @@ def watch_signals(inbox: Inbox, message: Callable[[int], object], *numbers: int)
     inbox.watch(bell, select.EPOLLIN, source)
 
 
-def _upward(link: socket.socket) -> Upward:
+def upward(link: socket.socket, *signals: int) -> Upward:
+    """Let an actor hear its parent, and the signals that an operator may send to its process."""
+
     def connect(actor: Actor) -> Pipe:
-        watch_signals(actor.actor_inbox, Terminated, signal.SIGTERM, signal.SIGINT)
+        if signals:
+            watch_signals(actor.actor_inbox, Terminated, *signals)
         return Pipe(actor.actor_inbox, link, lambda message, fds: FromParent(message, tuple(fds)), ParentLost)
 
     return connect
@@ -59,15 +70,21 @@ def live_as_master(
     """Run a VassalMaster until it ends; the value is the exit code."""
     assert office is not None
     log_to_stderr(birth.log_style, level=log_level(birth.traced), birth=birth)
+    return _run(new_master(Threads(), birth, upward(link, *_ENDS), office, listeners))
+
+
+def new_master(
+    system: System, birth: Birth, upward: Upward, office: socket.socket, listeners: list[socket.socket]
+) -> VassalMaster:
+    """Make the VassalMaster that sits at ``office``; its workers get the ``listeners``."""
     fds = [sock.fileno() for sock in listeners]
-    master = VassalMaster(
-        Threads(),
+    return VassalMaster(
+        system,
         lambda actor: ForkHost(actor.actor_inbox, office, lambda _name: fds),
         Journal(birth.actor),
         birth,
-        _upward(link),
+        upward,
     )
-    return _run(master)
 
 
 def live_as_worker(
@@ -75,43 +92,75 @@ def live_as_worker(
 ) -> int:
     """Run a Worker until it ends; the value is the exit code."""
     log_to_stderr(birth.log_style, level=log_level(birth.traced), birth=birth)
+    # A script may end while its runner still starts it, and so blocks signals: then the kernel does not ignore
+    # SIGCHLD but wakes another thread with it, for nothing. Blocked by all, it wakes nobody; wait4() needs it not.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    with contextlib.ExitStack() as stack:
+        warm = stack.enter_context(contextlib.closing(_templates(birth))).spawn if birth.vassal.cgi_warm else None
+        return _run(new_worker(Threads(), birth, upward(link, *_ENDS), listeners, null, reap_adopted, warm))
+
+
+def _templates(birth: Birth) -> Templates:
+    """The warm interpreters of a worker."""
+    vassal = birth.vassal
+    log = logger.bind(actor=birth.actor, event="warm").info
+    environment = base_environment(dict(vassal.env), server_software="")
+    return Templates(lambda line: log("{}", line), environment, (*PRELOAD, *vassal.cgi_warm_preload))
+
+
+def new_worker(
+    system: System,
+    birth: Birth,
+    upward: Upward,
+    listeners: list[socket.socket],
+    null: int,
+    reap: Callable[[], None] = lambda: None,
+    warm: Spawn | None = None,
+) -> Worker:
+    """Make the Worker whose runners serve ``listeners``.
+
+    Scripts read ``null`` where a request has no body; ``reap`` buries what they leave behind; ``warm`` starts
+    what need not be executed.
+    """
     vassal = birth.vassal
     handlers = handlers_of(vassal)
-    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def runners_listeners(runner: CgiRunner, _worker: Worker) -> list[Listener]:
-        return _runners_listeners(runner, birth, handlers, null, listeners)
+        return _runners_listeners(runner, birth, handlers, null, listeners, warm)
 
     def served(core: int, outcome: Outcome, now: float) -> None:
         log_request(birth, core, outcome, now, enabled=not vassal.disable_logging)
 
-    worker = Worker(
-        Threads(),
-        Journal(birth.actor),
-        birth,
-        _upward(link),
-        runners_listeners,
-        own_working_directory,
-        served,
-        reap_adopted,
+    return Worker(
+        system, Journal(birth.actor), birth, upward, runners_listeners, own_working_directory, served, reap
     )
-    return _run(worker)
 
 
 def _runners_listeners(
-    runner: CgiRunner, birth: Birth, handlers: dict[int, Handler], null: int, socks: list[socket.socket]
+    runner: CgiRunner,
+    birth: Birth,
+    handlers: dict[int, Handler],
+    null: int,
+    socks: list[socket.socket],
+    warm: Spawn | None = None,
 ) -> list[Listener]:
     vassal = birth.vassal
     inbox = runner.actor_inbox
     log = logger.bind(actor=birth.actor, event="stderr")
-    errors = ErrorPipe(inbox, lambda line: log.warning("{}: {}", vassal.name, line))
 
-    def uwsgi(sock: socket.socket) -> Exchange:
+    def stderr(line: str, request: str) -> None:
+        log.bind(request_id=request).warning("{}: {}", vassal.name, line)
+
+    errors = ErrorPipe(inbox, stderr)
+    runner.belongings.callback(errors.close)
+
+    def uwsgi(sock: socket.SocketType) -> Exchange:
         wire = UwsgiWire(vassal.buffer_size)
-        return Exchange(inbox, sock, wire, handlers, errors, null, vassal.socket_timeout)
+        return Exchange(inbox, sock, wire, handlers, errors, null, vassal.socket_timeout, warm)
 
-    def http(sock: socket.socket) -> Exchange:
-        return Exchange(inbox, sock, HttpWire(sock), handlers, errors, null, vassal.socket_timeout)
+    def http(sock: socket.SocketType) -> Exchange:
+        return Exchange(inbox, sock, HttpWire(sock), handlers, errors, null, vassal.socket_timeout, warm)
 
     kinds = [uwsgi] * len(vassal.socket) + [http] * len(vassal.http_socket)
     return [Listener(sock, serve) for sock, serve in zip(socks, kinds, strict=True)]
@@ -122,10 +171,18 @@ def _run(actor: VassalMaster | Worker) -> int:
     return actor.exit_code if actor.failure is None else 70  # EX_SOFTWARE
 
 
-def fork_server(fd: int, log_style: str, level: str, registered: Iterable[str] = ()) -> int:
-    """Run the fork server at the Emperor's office ``fd``."""
+def fork_server(
+    fd: int,
+    log_style: str,
+    level: str,
+    registered: Iterable[str] = (),
+    warm_up: Callable[[str, str], None] = lambda *_: None,
+) -> int:
+    """Run the fork server at the Emperor's office ``fd``; ``warm_up`` is what it does before it forks."""
     setproctitle("pyemperor fork-server")
     log_to_stderr(log_style, level=level, actor="fork-server")
     load_registered(registered)
+    warm_up(log_style, level)
+    log_to_stderr(log_style, level=level, actor="fork-server")
     lives = {"master": live_as_master, "worker": live_as_worker}
     return ForkServer(socket.socket(fileno=fd), lives).serve()

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 
+from pyemperor.actors.confinement import missing_tools
 from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.scenario import Scenario, load_scenario
 
@@ -23,4 +24,9 @@ def read_scenario(file: str, parameters: Mapping[str, str]) -> Scenario:
             remedy="name a scenario file, such as scenarios/cgi.toml",
         )
         raise ConfigError(problem) from None
-    return load_scenario(text, file=file, base=os.path.dirname(os.path.abspath(file)), parameters=parameters)
+    scenario = load_scenario(text, file=file, base=os.path.dirname(os.path.abspath(file)), parameters=parameters)
+    missing = {tool for vassal in scenario.vassals for tool in missing_tools(vassal)}
+    if missing:
+        found = f"{' and '.join(sorted(missing))} not found: the limits and rights of scripts need it"
+        raise ConfigError(Problem(file, 0, "", found, remedy="apt-get install util-linux"))
+    return scenario

@@ -1,13 +1,16 @@
-"""CGI, the request's side (RFC 3875 §3, §4): request variables, the script's environment, URL paths.
+"""CGI, the request's side (RFC 3875 §3, §4): the script's environment and arguments, URL paths.
 
 Names and values are ``bytes`` from the packet to ``posix_spawn``, which takes them as they are: nothing is
 decoded, so a script sees exactly the bytes that the web server sent, and no time goes into codecs.
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
+from urllib.parse import unquote_to_bytes
 
 from pyemperor.protocol.errors import RequestError
+from pyemperor.protocol.variables import INCLUDE_PARAMS
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -15,7 +18,9 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MAX_PATH = 4096
 MAX_COMPONENT = 255
 
-_INCLUDE_PARAMS = "nginx needs `include uwsgi_params;` beside `uwsgi_pass`"
+#: Most search words, and most bytes of them, that become arguments of a script.
+MAX_WORDS = 256
+MAX_WORDS_SIZE = 8192
 
 # What a request may set in a script's environment, beside HTTP_* and SSL_*. Everything else the web server
 # sends (LD_PRELOAD, BASH_ENV, PATH ...) stays outside unless the vassal names it.
@@ -23,7 +28,8 @@ _META_VARIABLES = frozenset(
     # RFC 3875 §4.1
     b"AUTH_TYPE CONTENT_LENGTH CONTENT_TYPE QUERY_STRING REMOTE_ADDR REMOTE_HOST REMOTE_IDENT REMOTE_USER "
     b"REQUEST_METHOD SERVER_NAME SERVER_PORT SERVER_PROTOCOL "
-    # what every web server adds
+    # what every web server adds, and Apache after a redirect (see redirects.py)
+    b"REDIRECT_QUERY_STRING REDIRECT_REQUEST_METHOD REDIRECT_URL "
     b"DOCUMENT_ROOT DOCUMENT_URI HTTPS REMOTE_PORT REQUEST_ID REQUEST_SCHEME REQUEST_URI SERVER_ADDR".split()
 )
 _FIELD_NAME_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
@@ -34,82 +40,22 @@ _WITHHELD = frozenset(_CREDENTIALS) | frozenset(
     b"HTTP_CONNECTION HTTP_CONTENT_LENGTH HTTP_CONTENT_TYPE HTTP_KEEP_ALIVE HTTP_PROXY HTTP_PROXY_CONNECTION "
     b"HTTP_TE HTTP_TRAILER HTTP_TRANSFER_ENCODING HTTP_UPGRADE".split()
 )
+# What the gateway alone knows.
+_COMPUTED = frozenset(
+    b"GATEWAY_INTERFACE PATH_INFO PATH_TRANSLATED SCRIPT_FILENAME SCRIPT_NAME SERVER_SOFTWARE".split()
+)
 # Their absence has a meaning too, so configuration cannot lend them a value (CVE-2025-65082).
-_NEVER_CONFIGURED = frozenset(
-    b"CONTENT_LENGTH CONTENT_TYPE GATEWAY_INTERFACE PATH_INFO PATH_TRANSLATED QUERY_STRING REDIRECT_STATUS "
-    b"REMOTE_ADDR REQUEST_METHOD SCRIPT_FILENAME SCRIPT_NAME SERVER_PROTOCOL SERVER_SOFTWARE".split()
+_NEVER_CONFIGURED = _COMPUTED | frozenset(
+    b"CONTENT_LENGTH CONTENT_TYPE QUERY_STRING REDIRECT_STATUS REMOTE_ADDR REQUEST_METHOD SERVER_PROTOCOL".split()
 )
 
 _HOST = re.compile(rb"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 _DOT_SEGMENT = re.compile(rb"/\.\.?(?:/|\Z)")
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _AUTH_TYPES = {b"basic": b"Basic", b"digest": b"Digest"}
-
-
-# ---- request variables ------------------------------------------------------------------------------
-
-
-def merge_vars(pairs: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Make one mapping of a packet's variables, checked: what later steps read as *the request*.
-
-    A repeated header field is joined (RFC 3875 §4.1.18: ", ", a cookie with "; "); of a repeated
-    meta-variable the last counts. An empty meta-variable is left out, since §4.1 gives both one meaning.
-    ``UWSGI_*`` is never looked at. Raises :class:`RequestError` 400 for a NUL byte, no ``REQUEST_METHOD``,
-    two ``Host`` fields that differ, or a ``CONTENT_LENGTH`` that is no number or not the client's; 413 for
-    a length beyond 64 bits.
-    """
-    merged = dict(pairs)
-    if len(merged) != len(pairs):
-        merged = _join_repeated(pairs)
-    names = b"\n".join(merged)
-    if b"\0" in names or b"\0" in b"".join(merged.values()):
-        raise RequestError("the request has a NUL byte in a variable or header field")
-    if b"UWSGI_" in names:
-        merged = {name: value for name, value in merged.items() if not name.startswith(b"UWSGI_")}
-    if b"" in merged.values():
-        merged = {name: value for name, value in merged.items() if value or name.startswith(b"HTTP_")}
-    if b"REQUEST_METHOD" not in merged:
-        raise RequestError("the request has no REQUEST_METHOD", remedy=_INCLUDE_PARAMS)
-    if b"CONTENT_LENGTH" in merged:
-        _check_content_length(merged[b"CONTENT_LENGTH"], merged.get(b"HTTP_CONTENT_LENGTH"))
-    return merged
-
-
-def body_length(variables: Mapping[bytes, bytes]) -> int | None:
-    """Return the size of the request body in bytes, ``None`` for a chunked body of unknown size.
-
-    A ``CONTENT_LENGTH`` always wins: nginx removes the chunks, says how many bytes are left, and still
-    sends the client's ``Transfer-Encoding: chunked``. Only without it is the body on the wire chunked.
-    """
-    length = variables.get(b"CONTENT_LENGTH")
-    if length is not None:
-        return int(length)
-    coding = variables.get(b"HTTP_TRANSFER_ENCODING", b"")
-    return None if coding.lower().endswith(b"chunked") else 0
-
-
-def _join_repeated(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    merged: dict[bytes, bytes] = {}
-    for name, value in pairs:
-        if name not in merged or not name.startswith(b"HTTP_"):
-            merged[name] = value
-        elif name == b"HTTP_HOST":
-            if value != merged[name]:
-                raise RequestError("the request has two Host header fields that differ")
-        else:
-            merged[name] += (b"; " if name == b"HTTP_COOKIE" else b", ") + value
-    return merged
-
-
-def _check_content_length(length: bytes, from_client: bytes | None) -> None:
-    if not length.isdigit():
-        raise RequestError(f"CONTENT_LENGTH is not a number: {length[:40]!r}")
-    if len(length) > 18:
-        raise RequestError("CONTENT_LENGTH is too large", status=413)
-    if from_client and from_client != length:
-        raise RequestError(
-            f"CONTENT_LENGTH is {length.decode()}, the Content-Length header field says {from_client[:40]!r}",
-            remedy="the web server and its client disagree on where the request ends: possible smuggling",
-        )
+_AUTH_SCHEME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §11.1: a token
+# A client of which the web server says nothing: an address that no list of trusted ones has (§4.1.8: MUST).
+_UNKNOWN_ADDRESS = b"0.0.0.0"
 
 
 # ---- the script's environment -----------------------------------------------------------------------
@@ -141,22 +87,21 @@ def script_environment(
     script_filename: bytes,
     document_root: bytes,
     pass_auth: bool = False,
-    pass_vars: Collection[bytes] = (),
+    allowed: Collection[bytes] = (),
+    unset: Collection[bytes] = (),
+    request_id: bytes = b"",
 ) -> dict[bytes, bytes]:
     """Return the environment of one script (RFC 3875 §4.1), ready for ``posix_spawn``.
 
-    ``variables`` comes from :func:`merge_vars`, ``base`` from :func:`base_environment`. The request may set
-    the variables of RFC 3875, the usual ones of web servers, ``SSL_*``, ``HTTP_*``, and those in
-    ``pass_vars``; credentials (§9.2) only with ``pass_auth``. Whatever is computed here wins over both.
-    ``document_root`` is the mount's directory: it serves where the web server names none.
+    ``variables`` comes from :func:`~pyemperor.protocol.variables.merge_vars`, ``base`` from
+    :func:`base_environment`. The request may set the variables of RFC 3875, the usual ones of web servers,
+    ``SSL_*``, ``HTTP_*``, and those ``allowed``: names, or what names begin with and a ``*``; credentials
+    (§9.2) only with ``pass_auth`` or by name. Nothing allows ``HTTP_PROXY`` and what is computed here: that
+    wins over all of it. ``document_root``, the mount's directory, and ``request_id`` serve where
+    the web server sends none. The names in ``unset`` (uWSGI's ``cgi-unset``) are removed last.
     """
-    environment = {**base}
-    for name, value in variables.items():
-        if _may_pass(name):
-            environment[name] = value
-    for name in (*_CREDENTIALS, *pass_vars) if pass_auth else pass_vars:
-        if name in variables:
-            environment[name] = variables[name]
+    passes = _gate(frozenset(allowed), pass_auth)
+    environment = {**base, **{name: value for name, value in variables.items() if passes[name]}}
     environment[b"SCRIPT_NAME"] = script_name
     environment[b"SCRIPT_FILENAME"] = script_filename
     environment.setdefault(b"DOCUMENT_ROOT", document_root)
@@ -165,32 +110,96 @@ def script_environment(
         environment[b"PATH_TRANSLATED"] = environment[b"DOCUMENT_ROOT"].rstrip(b"/") + path_info
     environment.setdefault(b"QUERY_STRING", b"")
     environment.setdefault(b"SERVER_PROTOCOL", b"HTTP/1.0")
-    if b"REMOTE_ADDR" in environment:
-        environment.setdefault(b"REMOTE_HOST", environment[b"REMOTE_ADDR"])
-    if b"SERVER_NAME" not in environment or b"SERVER_PORT" not in environment:
+    environment.setdefault(b"REMOTE_HOST", environment.setdefault(b"REMOTE_ADDR", _UNKNOWN_ADDRESS))
+    if _names_nobody(environment.get(b"SERVER_NAME", b"")) or b"SERVER_PORT" not in environment:
         _name_server(environment)
     if b"REMOTE_USER" in environment and b"AUTH_TYPE" not in environment:
-        scheme = variables.get(b"HTTP_AUTHORIZATION", b"").partition(b" ")[0].lower()
-        if scheme in _AUTH_TYPES:
-            environment[b"AUTH_TYPE"] = _AUTH_TYPES[scheme]
+        scheme = variables.get(b"HTTP_AUTHORIZATION", b"").partition(b" ")[0]
+        if _AUTH_SCHEME.fullmatch(scheme):
+            environment[b"AUTH_TYPE"] = _AUTH_TYPES.get(scheme.lower(), scheme)
+    if request_id:
+        environment.setdefault(b"REQUEST_ID", request_id)
+    for name in unset:
+        environment.pop(name, None)
     return environment
 
 
-def _may_pass(name: bytes) -> bool:
-    if name in _META_VARIABLES:
-        return True
-    if name in _WITHHELD or not name.startswith((b"HTTP_", b"SSL_")):
-        return False
-    return not name.translate(None, _FIELD_NAME_CHARACTERS)
+class _Gate(dict[bytes, bool]):
+    """Which names may pass into an environment; what was decided is remembered, so that it costs a look-up.
+
+    Clients choose names: so it remembers no long ones, and forgets everything rather than grow.
+    """
+
+    def __init__(self, allowed: frozenset[bytes], pass_auth: bool) -> None:
+        super().__init__()
+        self._names = allowed.union(_CREDENTIALS) if pass_auth else allowed
+        self._prefixes = tuple(name[:-1] for name in allowed if name.endswith(b"*"))
+
+    def __missing__(self, name: bytes) -> bool:
+        passes = self._may_pass(name)
+        if len(name) <= 64:
+            if len(self) >= 1024:
+                self.clear()
+            self[name] = passes
+        return passes
+
+    def _may_pass(self, name: bytes) -> bool:
+        if name in _META_VARIABLES:
+            return True
+        if name in _COMPUTED or name.upper() == b"HTTP_PROXY" or b"=" in name:
+            return False
+        if name in self._names or name.startswith(self._prefixes):
+            return True
+        if name in _WITHHELD or not name.startswith((b"HTTP_", b"SSL_")):
+            return False
+        return not name.translate(None, _FIELD_NAME_CHARACTERS)
+
+
+_gate = lru_cache(maxsize=64)(_Gate)
+
+
+def _names_nobody(server_name: bytes) -> bool:
+    # nginx's $server_name is the first word of its `server_name`, which may be: _, *.org, .org, www.*, ~regex.
+    return server_name[:1] in b"_*.~" or server_name.endswith(b"*")
 
 
 def _name_server(environment: dict[bytes, bytes]) -> None:
-    """Set ``SERVER_NAME`` and ``SERVER_PORT`` (§4.1.14, §4.1.15) from ``Host`` if the web server did not."""
+    """Set ``SERVER_NAME`` and ``SERVER_PORT`` (§4.1.14, §4.1.15) from ``Host`` where the web server did not."""
     host = _HOST.fullmatch(environment.get(b"HTTP_HOST", b""))
     secure = environment.get(b"HTTPS") in (b"on", b"1") or environment.get(b"REQUEST_SCHEME") == b"https"
     default_port = b"443" if secure else b"80"
-    environment.setdefault(b"SERVER_NAME", host[1] if host else environment.get(b"SERVER_ADDR", b"localhost"))
+    if _names_nobody(environment.get(b"SERVER_NAME", b"")):
+        environment[b"SERVER_NAME"] = host[1] if host else environment.get(b"SERVER_ADDR", b"localhost")
     environment.setdefault(b"SERVER_PORT", host[2] or default_port if host else default_port)
+
+
+# ---- the script's arguments --------------------------------------------------------------------------
+
+# §4.4: what a search word consists of; "=" is missing here, since none of them may have one.
+_SEARCH_WORD = rb"(?:[A-Za-z0-9\-_.!~*'();/?:@&,$]|%[0-9A-Fa-f]{2})+"
+_SEARCH_STRING = re.compile(rb"%b(?:\+%b)*" % (_SEARCH_WORD, _SEARCH_WORD))
+_ACTIVE_IN_A_SHELL = re.compile(rb"[&;`'\"|*?~<>^()\[\]{}$\\]")
+
+
+def search_words(variables: Mapping[bytes, bytes]) -> tuple[bytes, ...]:
+    """Return the arguments that a query without "=" stands for (RFC 3875 §4.4), decoded; all or none.
+
+    Only GET and HEAD have search words. What is active in a shell has a backslash before it (§7.2), as Apache
+    writes it: that is for scripts that hand their arguments to one, not a reason to. There are no words at all
+    if one of them begins with "-" (it would be an option: CVE-2012-1823) or has a control character, or if
+    they are more than :data:`MAX_WORDS` or longer than :data:`MAX_WORDS_SIZE` bytes. A script that an
+    interpreter of ours runs should get none: the interpreter may take them for its own.
+    """
+    query = variables.get(b"QUERY_STRING", b"")
+    if not query or variables.get(b"REQUEST_METHOD") not in (b"GET", b"HEAD"):
+        return ()
+    if query.count(b"+") >= MAX_WORDS or not _SEARCH_STRING.fullmatch(query):
+        return ()
+    words = [unquote_to_bytes(word) for word in query.split(b"+")]
+    if any(word.startswith(b"-") or _CONTROL.search(word) for word in words):
+        return ()
+    escaped = tuple(_ACTIVE_IN_A_SHELL.sub(rb"\\\g<0>", word) for word in words)
+    return escaped if sum(map(len, escaped)) <= MAX_WORDS_SIZE else ()
 
 
 # ---- URL paths --------------------------------------------------------------------------------------
@@ -205,7 +214,7 @@ def request_path(variables: Mapping[bytes, bytes]) -> bytes:
     """
     path = variables.get(b"PATH_INFO", b"")
     if not path.startswith(b"/"):
-        raise RequestError("the request has no PATH_INFO that begins with '/'", remedy=_INCLUDE_PARAMS)
+        raise RequestError("the request has no PATH_INFO that begins with '/'", remedy=INCLUDE_PARAMS)
     if len(path) > MAX_PATH:
         raise RequestError(f"the path is too long: {len(path)} bytes, {MAX_PATH} are allowed", status=414)
     if b"/." in path and _DOT_SEGMENT.search(path):

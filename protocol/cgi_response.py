@@ -29,6 +29,9 @@ _DROPPED_PREFIXES = (b"proxy-", b"x-cgi-")
 _SINGLE = frozenset((b"status", b"location", b"content-type", b"content-length"))
 _WRITTEN_BY_US = frozenset((b"status", b"content-length"))
 
+# A 204 has no Content-Length (RFC 9110 §8.6), and a 205 no content (§15.3.6).
+_LENGTHS = {204: None, 205: 0}
+
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n|\Z)")
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -61,6 +64,8 @@ class ResponseHead:
     location: bytes | None = None
     content_length: int | None = None
     notes: tuple[str, ...] = ()
+    #: The script made its whole response itself, status line included (RFC 3875 §5).
+    nph: bool = False
 
 
 class HeadParser:
@@ -83,27 +88,39 @@ class HeadParser:
 
         Raises :class:`ScriptError` for what is no CGI response, naming the line.
         """
-        self._pending += data
-        while True:
-            if self._pending.startswith((b"\n", b"\r\n")):
-                raise ScriptError("the script's output begins with a blank line: it has no header")
-            blank = _BLANK_LINE.search(self._pending, self._searched)
-            size = blank.end() if blank else len(self._pending)
-            if size > self._limit:
-                raise ScriptError(
-                    f"the script's header is larger than {self._limit} bytes",
-                    remedy="does the script print its body without a header? If not, raise `cgi-buffer-size`",
-                )
-            if blank is None:
-                self._searched = max(0, size - 2)
-                return None
-            head = _parsed(bytes(self._pending[: blank.start()]))
+        whole: bytes | bytearray
+        if self._pending or not isinstance(data, bytes):
+            self._pending += data
+            whole = self._pending
+        else:  # the usual case: one read brings all of it
+            whole = data
+        start = 0
+        while blank := self._blank_line(whole, start):
+            head = _parsed(bytes(whole[start : blank.start()]))
             if head.status >= 200:
-                self.leftover = bytes(self._pending[size:])
+                self.leftover = bytes(whole[blank.end() :])
                 self._pending.clear()
                 return head
-            del self._pending[:size]
+            start = blank.end()
             self._searched = 0
+        self._searched = max(0, len(whole) - start - 2)
+        if whole is data:
+            self._pending += data[start:]
+        else:
+            del self._pending[:start]
+        return None
+
+    def _blank_line(self, data: bytes | bytearray, start: int) -> "re.Match[bytes] | None":
+        """Find the end of the header block that begins at ``start``; refuse what is none."""
+        if data.startswith((b"\n", b"\r\n"), start):
+            raise ScriptError("the script's output begins with a blank line: it has no header")
+        blank = _BLANK_LINE.search(data, start + self._searched)
+        if (blank.end() if blank else len(data)) - start > self._limit:
+            raise ScriptError(
+                f"the script's header is larger than {self._limit} bytes",
+                remedy="does the script print its body without a header? If not, raise `cgi-buffer-size`",
+            )
+        return blank
 
     def close(self) -> NoReturn:
         """Say that the output has ended before :meth:`feed` returned a head: raises :class:`ScriptError`."""
@@ -136,20 +153,29 @@ def parse_head(block: bytes) -> ResponseHead:
     single = {} if nph_status is None else {b"status": nph_status}
     notes: list[str] = []
     headers = _select(fields, single, notes)
+    location = single.get(b"location")
+    status, reason = _status(single.get(b"status"), location)
     length = _content_length(single.get(b"content-length"), notes)
+    if status in _LENGTHS:
+        length = _LENGTHS[status]
     if length is not None:
         headers.append((b"Content-Length", b"%d" % length))
     if len(block) > _NGINX_BUFFER:
         notes.append(f"the header has {len(block)} bytes: nginx needs a larger `uwsgi_buffer_size`")
 
-    location = single.get(b"location")
-    status, reason = _status(single.get(b"status"), location)
     kind = Kind.DOCUMENT
     if location is not None and 300 <= status <= 399:
         kind = Kind.CLIENT_REDIRECT_DOCUMENT if b"content-type" in single else Kind.CLIENT_REDIRECT
-        if len(fields) == 1 and not nph_status and location[:1] == b"/" and location[:2] != b"//":
+        if len(fields) == 1 and not nph_status and _is_local(location):
             kind = Kind.LOCAL_REDIRECT
-    return ResponseHead(status, reason, tuple(headers), kind, location, length, tuple(notes))
+    return ResponseHead(
+        status, reason, tuple(headers), kind, location, length, tuple(notes), nph_status is not None
+    )
+
+
+def _is_local(location: bytes) -> bool:
+    """Whether it is a path and perhaps a query (§6.2.2); only a client knows what to do with a fragment."""
+    return location.startswith(b"/") and not location.startswith(b"//") and b"#" not in location
 
 
 _remembered = lru_cache(maxsize=128)(parse_head)

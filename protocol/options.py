@@ -2,7 +2,8 @@
 
 It drives the readers of TOML and INI, ``check``, ``--help`` and the documentation. Names and units are
 uWSGI's; those of ``[supervision]`` are OTP's. To add an option, add one row to :data:`OPTIONS`, and, if it is
-honoured, the field of the same name to the struct of its scope. Defaults stand in the table alone.
+honoured, the field of the same name to the struct of its scope. Defaults stand in the table alone. The rows
+of the CGI plugin are in ``cgi_options``.
 """
 
 from collections.abc import Collection, Mapping
@@ -10,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from pyemperor.protocol.cgi_options import CGI_OPTIONS, check_cgi
 from pyemperor.protocol.report import Report
 from pyemperor.protocol.tables import Option, defaults, read, rows
 from pyemperor.protocol.values import (
@@ -17,9 +19,7 @@ from pyemperor.protocol.values import (
     COUNT,
     FLAG,
     FRACTION,
-    HELPER,
     MODE,
-    MOUNT,
     NUMBER,
     OWNER,
     OWNERS,
@@ -76,8 +76,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("vassal", "http-socket", ADDRESS, (), "listen for HTTP", repeat=True),
     Option("vassal", "chmod-socket", MODE, 0o660, "permission bits of the unix sockets"),
     Option("vassal", "chown-socket", OWNERS, "", "owner of the unix sockets"),
-    Option("vassal", "listen", COUNT, 100, "length of the queue of waiting connections; the system's limit "
-           "net.core.somaxconn clips it", least=1),
+    Option("vassal", "listen", COUNT, 0, "how many connections may wait (0: as many as the system's limit, "
+           "net.core.somaxconn, which clips it in any case)"),
     Option("vassal", "buffer-size", SIZE, 65535, "largest block of request variables", least=1, most=65535),
     Option("vassal", "socket-timeout", TIME, 4.0, "wait for the client's next bytes", least=0.01),
     Option("vassal", "post-buffering", SIZE, 0, "buffer request bodies", "accepted",
@@ -111,26 +111,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("vassal", "disable-logging", FLAG, False, "log no request, unless it had a problem"),
     Option("vassal", "logto", PATH, "", "log to this file", "planned", "the Emperor's log has the lines"),
     # Vassal: CGI plugin
-    Option("vassal", "cgi", MOUNT, (), "serve the scripts in a folder, or one script, below a URL prefix",
-           repeat=True),
-    Option("vassal", "cgi-allowed-ext", TEXT, (), "run only scripts with this ending; default: all",
-           repeat=True),
-    Option("vassal", "cgi-index", TEXT, (), "script to run for the URL of a folder", repeat=True),
-    Option("vassal", "cgi-timeout", TIME, 60.0, "longest silence of a script, then 504", least=0.01),
-    Option("vassal", "cgi-helper", HELPER, (), "run scripts with this ending by a program: .ext=command",
-           repeat=True, aliases=("cgi-map-helper",)),
-    Option("vassal", "cgi-pass-auth", FLAG, False, "let scripts see the Authorization header"),
-    Option("vassal", "cgi-close-stdin-on-eof", FLAG, True, "end a script's input where the body ends",
-           "accepted", _ALWAYS),
-    Option("vassal", "cgi-path-info", FLAG, False, "disable PATH_INFO", "accepted",
-           "uWSGI never read it either"),
-    Option("vassal", "cgi-buffer-size", SIZE, 65536, "read buffer for a script's answer", "planned"),
-    Option("vassal", "cgi-from-docroot", FLAG, False, "take scripts from the request's DOCUMENT_ROOT",
-           "planned"),
-    Option("vassal", "cgi-unset", TEXT, (), "variable to take from the environment", "planned", repeat=True),
-    Option("vassal", "cgi-safe", PATH, (), "folder that symbolic links may lead to", "planned", repeat=True),
-    Option("vassal", "cgi-loadlib", TEXT, (), "load a C library into the worker", "refused",
-           "run the script by a program instead: cgi-helper", repeat=True),
+    *CGI_OPTIONS,
     # Supervision: OTP's supervisor flags; delays and limits per vassal
     Option("supervision", "strategy", choice("one_for_one", "one_for_all", "rest_for_one"), "one_for_one",
            "which workers restart when one dies"),
@@ -213,11 +194,36 @@ class Vassal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     env: tuple[tuple[str, str], ...] = _default("vassal", "env")
     disable_logging: bool = _default("vassal", "disable-logging")
     cgi: tuple[Mount, ...] = _default("vassal", "cgi")
-    cgi_allowed_ext: tuple[str, ...] = _default("vassal", "cgi-allowed-ext")
+    cgi_from_docroot: bool = _default("vassal", "cgi-from-docroot")
     cgi_index: tuple[str, ...] = _default("vassal", "cgi-index")
-    cgi_timeout: float = _default("vassal", "cgi-timeout")
+    cgi_allowed_ext: tuple[str, ...] = _default("vassal", "cgi-allowed-ext")
+    cgi_symlinks: Literal["deny", "owner", "follow"] = _default("vassal", "cgi-symlinks")
+    cgi_safe: tuple[str, ...] = _default("vassal", "cgi-safe")
+    cgi_dontresolve: bool = _default("vassal", "cgi-dontresolve")
     cgi_helper: tuple[Helper, ...] = _default("vassal", "cgi-helper")
+    cgi_search_words: bool = _default("vassal", "cgi-search-words")
+    cgi_local_redirect: Literal["internal", "accel", "302"] = _default("vassal", "cgi-local-redirect")
+    #: Per mount: the prefix, None for every mount, and the value.
+    cgi_warm: tuple[tuple[str | None, Literal["python"]], ...] = _default("vassal", "cgi-warm")
+    cgi_warm_preload: tuple[str, ...] = _default("vassal", "cgi-warm-preload")
     cgi_pass_auth: bool = _default("vassal", "cgi-pass-auth")
+    cgi_allowed_env: tuple[str, ...] = _default("vassal", "cgi-allowed-env")
+    cgi_unset: tuple[str, ...] = _default("vassal", "cgi-unset")
+    cgi_timeout: float = _default("vassal", "cgi-timeout")
+    cgi_first_byte_timeout: float = _default("vassal", "cgi-first-byte-timeout")
+    cgi_total_timeout: float = _default("vassal", "cgi-total-timeout")
+    cgi_buffer_size: int = _default("vassal", "cgi-buffer-size")
+    cgi_do_not_kill_on_error: bool = _default("vassal", "cgi-do-not-kill-on-error")
+    cgi_concurrency: tuple[tuple[str | None, int], ...] = _default("vassal", "cgi-concurrency")
+    #: Resource limits (setrlimit(2)); None leaves what the vassal has.
+    cgi_limit_as: int | None = _default("vassal", "cgi-limit-as")
+    cgi_limit_cpu: float | None = _default("vassal", "cgi-limit-cpu")
+    cgi_limit_nproc: int | None = _default("vassal", "cgi-limit-nproc")
+    cgi_limit_fsize: int | None = _default("vassal", "cgi-limit-fsize")
+    cgi_limit_nofile: int | None = _default("vassal", "cgi-limit-nofile")
+    cgi_limit_core: int | None = _default("vassal", "cgi-limit-core")
+    cgi_no_new_privs: bool = _default("vassal", "cgi-no-new-privs")
+    cgi_run_as_owner: bool = _default("vassal", "cgi-run-as-owner")
     supervision: Supervision = Supervision()
 
     @property
@@ -292,13 +298,6 @@ def vassal_from(
 
 
 def _check_vassal(table: Mapping[str, object], given: Mapping[str, Any], report: Report) -> None:
-    def empty(*names: str) -> bool:
-        return all(table.get(name, []) == [] for name in names)
-
-    if empty("socket", "uwsgi-socket", "http-socket"):
+    if all(table.get(name, []) == [] for name in ("socket", "uwsgi-socket", "http-socket")):
         report.problem("no socket", "socket or http-socket", 'write http-socket = "127.0.0.1:8080"')
-    if empty("cgi"):
-        report.problem("nothing to serve", "cgi", 'write cgi = "/cgi-bin=cgi-bin"')
-    prefixes = [mount.prefix for mount in given.get("cgi", ()) if mount]
-    for prefix in sorted({prefix for prefix in prefixes if prefixes.count(prefix) > 1}):
-        report.at("cgi").problem(f'"{prefix or "/"}" is mounted twice', "one folder for each prefix")
+    check_cgi(table, given, report)

@@ -4,31 +4,53 @@ Only what belongs to the response comes out: a head that is valid, and of the bo
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from pyemperor.protocol.cgi_response import HeadParser, ResponseHead, encode_head
+from pyemperor.protocol.cgi_response import MAX_HEAD, HeadParser, Kind, ResponseHead, encode_head
 from pyemperor.protocol.errors import ScriptError
+from pyemperor.protocol.redirects import accel_redirect
 
-#: Statuses of responses that have no body (RFC 9110 §6.4.1).
-_BODILESS = (204, 304)
+#: Statuses of responses that have no body (RFC 9110 §6.4.1, §15.3.6).
+_BODILESS = (204, 205, 304)
 
 
 class Response:
-    """The response to one request; ``headers`` are the server's own, ``protocol`` is the request's."""
+    """The response to one request; ``headers`` are the server's own, ``method`` and ``protocol`` the request's.
 
-    def __init__(self, method: bytes, protocol: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        self._parser = HeadParser()
+    ``head_limit`` is that of the script's header block in bytes; ``nph`` says that the script's name promises
+    a status line; ``accel`` has nginx follow local redirects.
+
+    Whoever follows local redirects himself looks at :attr:`head` after the first :meth:`feed` that sets it: if
+    its kind is ``LOCAL_REDIRECT``, what that returned is the whole response as a 302. Send it, or drop it and
+    make a new :class:`Response` for the request that :func:`~pyemperor.protocol.redirects.redirected` returns.
+    """
+
+    #: None until the script has printed all of it.
+    head: ResponseHead | None = None
+    #: Size in bytes of the head as it was sent.
+    head_size = 0
+    #: Bytes of the body that may still follow; None: whatever comes until the end.
+    left: int | None = None
+    #: The script printed more than its Content-Length announced.
+    surplus = False
+    _bodiless = False
+
+    def __init__(
+        self,
+        method: bytes,
+        protocol: bytes,
+        headers: Iterable[tuple[bytes, bytes]] = (),
+        *,
+        head_limit: int = MAX_HEAD,
+        nph: bool = False,
+        accel: bool = False,
+    ) -> None:
+        self._parser = HeadParser(limit=head_limit)
         self._method = method
         self._protocol = protocol
         self._extra = headers
-        #: None until the script has printed all of it.
-        self.head: ResponseHead | None = None
-        #: Size in bytes of the head as it was sent.
-        self.head_size = 0
-        #: Bytes of the body that may still follow; None: whatever comes until the end.
-        self.left: int | None = None
-        #: The script printed more than its Content-Length announced.
-        self.surplus = False
-        self._bodiless = False
+        self._nph = nph
+        self._accel = accel
 
     def feed(self, output: bytes) -> bytes:
         """Take output of the script; what is to be sent for it. Raises ScriptError for what is no response."""
@@ -47,8 +69,14 @@ class Response:
         return encoded + body
 
     def _begin(self, head: ResponseHead) -> bytes:
+        redirect = head.kind is Kind.LOCAL_REDIRECT
+        if self._nph and not head.nph:
+            said = "its name says nph-, and it printed no status line: read as any script's output"
+            head = replace(head, notes=(*head.notes, said))
+        if redirect and self._accel:
+            head = accel_redirect(head)
         self.head = head
-        self._bodiless = self._method == b"HEAD" or head.status in _BODILESS
+        self._bodiless = self._method == b"HEAD" or head.status in _BODILESS or redirect
         self.left = 0 if self._bodiless else head.content_length
         encoded = encode_head(head, self._protocol, self._extra)
         self.head_size = len(encoded)

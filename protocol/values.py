@@ -246,6 +246,8 @@ def helper(value: object, base: str) -> Helper:
         raise ValueError(f"the command has {str(error).lower()}") from None
     if not equals or not ext or not argv:
         raise ValueError('write ".pl=/usr/bin/perl -T"')
+    if "://" in argv[0]:  # uWSGI's sym://
+        raise ValueError("a function of a C library cannot be called here: name a program")
     program = path(argv[0], base) if "/" in argv[0] else argv[0]
     return Helper(ext, (program, *argv[1:]))
 

@@ -58,6 +58,7 @@ class Server:
             env={**os.environ, **environment},
         )
         self.running.add(self.emperor.pid)
+        self._over = False  # nothing more will be logged
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
@@ -79,6 +80,9 @@ class Server:
                 with self._news:
                     self._lines.append(record)
                     self._news.notify_all()
+        with self._news:
+            self._over = True
+            self._news.notify_all()
 
     @property
     def log(self) -> list[Record]:
@@ -102,7 +106,8 @@ class Server:
             return next(islice(filter(fits, self._lines[since:]), count - 1, None), None)
 
         with self._news:
-            record = self._news.wait_for(found, PATIENCE)
+            self._news.wait_for(lambda: found() or self._over, PATIENCE)
+            record = found()
             assert record is not None, f"no log record {fields} in {self._lines[since:]}"
             return record
 

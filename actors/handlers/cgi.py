@@ -1,22 +1,27 @@
 """``modifier1`` 9: finds the CGI script that a request means (RFC 3875 §3), and says how to run it."""
 
-import errno
 import os
 import shutil
 import stat
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 from urllib.parse import quote
 
+import msgspec
+
 from pyemperor import __version__
+from pyemperor.actors.confinement import Confinement
+from pyemperor.actors.resolution import Place, Resolver
 from pyemperor.actors.script import Script
+from pyemperor.actors.slots import Slot, Slots
 from pyemperor.actors.wires import Request
 from pyemperor.protocol.cgi import (
     base_environment,
     match_mount,
     request_path,
-    script_candidates,
     script_environment,
+    search_words,
 )
 from pyemperor.protocol.cgi_response import error_response
 from pyemperor.protocol.errors import RequestError
@@ -28,99 +33,149 @@ def handler(vassal: Vassal) -> Callable[[Request], Script | bytes]:
     return _Cgi(vassal)
 
 
+class _Mounted(msgspec.Struct, frozen=True):
+    """A mount, served: ``slots`` bound the requests at a time, if anything does."""
+
+    root: bytes
+    slots: Slots | None
+    warm: bool
+
+
 class _Cgi:
     def __init__(self, vassal: Vassal) -> None:
-        self._mounts = {mount.prefix.rstrip("/").encode(): os.fsencode(mount.path) for mount in vassal.cgi}
-        self._index = [name.encode() for name in vassal.cgi_index]
-        self._extensions = tuple(ext.encode() for ext in vassal.cgi_allowed_ext)
-        self._timeout = vassal.cgi_timeout
-        self._pass_auth = vassal.cgi_pass_auth
+        self._options = vassal
+        self._from_docroot = vassal.cgi_from_docroot
+        self._mounts = {
+            mount.prefix.rstrip("/").encode(): _mounted(vassal, mount.prefix, os.fsencode(mount.path))
+            for mount in vassal.cgi
+        }
+        self._resolver = Resolver(
+            vassal.cgi_symlinks, tuple(map(os.fsencode, vassal.cgi_safe)), examine=not vassal.cgi_dontresolve
+        )
+        self._index = [os.fsencode(name) for name in vassal.cgi_index]
+        self._extensions = tuple(map(os.fsencode, vassal.cgi_allowed_ext))
+        self._allowed = frozenset(name.encode() for name in vassal.cgi_allowed_env)
+        self._unset = tuple(name.encode() for name in vassal.cgi_unset)
         self._base = base_environment(dict(vassal.env), server_software=f"PyEmperor/{__version__}")
-        self._helpers = [(helper.ext.encode(), self._program(helper)) for helper in vassal.cgi_helper]
-
-    def _program(self, helper: Helper) -> tuple[bytes, ...]:
-        """The command of ``helper``; a name without a slash is looked up where the scripts would find it."""
-        program = shutil.which(helper.argv[0], path=os.fsdecode(self._base[b"PATH"])) or helper.argv[0]
-        return tuple(map(os.fsencode, (program, *helper.argv[1:])))
+        path = os.fsdecode(self._base[b"PATH"])
+        self._helpers = [(helper.ext.encode(), _command(helper, path)) for helper in vassal.cgi_helper]
+        self._confinement = Confinement(vassal)
 
     def __call__(self, request: Request) -> Script | bytes:
         path = request_path(request.variables)
-        mount = match_mount(path, self._mounts)
-        if mount is None:
+        prefix, mount = self._mount(path, request)
+        place = self._find(mount.root, path[len(prefix) :])
+        script_name = prefix + place.script
+        file = mount.root + place.script
+        if script_name == path + b"/" + os.path.basename(file):
+            return _with_slash(path, request.variables.get(b"QUERY_STRING", b""))
+        self._check_extension(file)
+        return self._run(request, mount, place, script_name, file)
+
+    # ---- where it is ------------------------------------------------------------------------------------
+
+    def _mount(self, path: bytes, request: Request) -> tuple[bytes, _Mounted]:
+        """The mount that ``path`` lies under, and its prefix."""
+        if self._from_docroot:
+            root = request.variables.get(b"DOCUMENT_ROOT", b"")
+            if not root.startswith(b"/"):
+                remedy = "`cgi-from-docroot` needs nginx's `uwsgi_param DOCUMENT_ROOT $document_root;`"
+                raise RequestError("no script here", status=404, remedy=remedy)
+            return b"", _mounted(self._options, "", root)
+        prefix = match_mount(path, self._mounts)
+        if prefix is None:
             known = ", ".join(m.decode() or "/" for m in self._mounts)
             raise RequestError(
                 "no script here", status=404, remedy=f"the vassal's `cgi` option mounts {known}"
             )
-        root = self._mounts[mount]
-        file, script_name, path_info = self._find(root, mount, path[len(mount) :])
-        if script_name == path + b"/" + os.path.basename(file):
-            return _with_slash(path, request.variables.get(b"QUERY_STRING", b""))
-        self._check_extension(file)
+        return prefix, self._mounts[prefix]
+
+    def _find(self, root: bytes, path: bytes) -> Place:
+        """The script; for a folder, its index."""
+        place = self._resolver.find(root, path)
+        if place is not None and stat.S_ISREG(place.found.st_mode):
+            return place
+        if place is not None and stat.S_ISDIR(place.found.st_mode) and place.rest in (b"", b"/"):
+            for name in self._index:
+                index = self._resolver.find(root, place.script + b"/" + name)
+                if index is not None and stat.S_ISREG(index.found.st_mode) and not index.rest:
+                    return index
+        raise RequestError("no such script", status=404, remedy=f"looked for {os.fsdecode(root + path)}")
+
+    def _check_extension(self, file: bytes) -> None:
+        if self._extensions and not file.endswith(self._extensions):
+            allowed = ", ".join(map(os.fsdecode, self._extensions))
+            remedy = f"the vassal's `cgi-allowed-ext` allows {allowed}"
+            raise RequestError("scripts with this ending are not run", status=403, remedy=remedy)
+
+    # ---- how it runs ------------------------------------------------------------------------------------
+
+    def _run(self, request: Request, mount: _Mounted, place: Place, script_name: bytes, file: bytes) -> Script:
+        options = self._options
         environment = script_environment(
             request.variables,
             self._base,
             script_name=script_name,
-            path_info=path_info,
+            path_info=place.rest,
             script_filename=file,
-            document_root=root,
-            pass_auth=self._pass_auth,
+            document_root=mount.root or b"/",
+            pass_auth=options.cgi_pass_auth,
+            allowed=self._allowed,
+            unset=self._unset,
         )
-        program = next((argv for ext, argv in self._helpers if file.endswith(ext)), ())
-        arguments = (*program, file)
-        name = script_name.decode("utf-8", "backslashreplace")
-        return Script(arguments[0], arguments, environment, os.path.dirname(file), name, self._timeout)
+        helper = next((argv for ext, argv in self._helpers if file.endswith(ext)), ())
+        words = search_words(request.variables) if options.cgi_search_words and not helper else ()
+        before = self._confinement.before(mount.root, place, helped=bool(helper))
+        arguments = (*before, *helper, file, *words)
+        return Script(
+            arguments[0],
+            arguments,
+            environment,
+            os.path.dirname(file),
+            script_name.decode("utf-8", "backslashreplace"),
+            options.cgi_timeout,
+            first_byte=options.cgi_first_byte_timeout,
+            total=options.cgi_total_timeout,
+            head_limit=options.cgi_buffer_size,
+            redirect=options.cgi_local_redirect,
+            persistent=options.cgi_do_not_kill_on_error,
+            warm=mount.warm and not before and not helper,
+            slot=_taken(mount.slots),
+        )
 
-    def _find(self, root: bytes, mount: bytes, path: bytes) -> tuple[bytes, bytes, bytes]:
-        """The script's file, its SCRIPT_NAME, and the PATH_INFO behind it: the first that is no directory."""
-        for script, rest in script_candidates(path):
-            file = root + script
-            try:
-                # The mount itself may be a link; what is in it may not lead out of it.
-                found = os.lstat(file) if script else os.stat(file)
-            except OSError as error:
-                if error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
-                    break
-                raise RequestError("no access to this script", status=403, remedy=_said(file, error)) from None
-            if stat.S_ISLNK(found.st_mode):
-                found = self._followed(root, file)
-            if stat.S_ISREG(found.st_mode):
-                return file, mount + script, rest
-            if rest in (b"", b"/") and (index := self._index_of(root, file)):
-                return index, mount + script + b"/" + os.path.basename(index), b""
-        raise RequestError("no such script", status=404, remedy=f"looked for {os.fsdecode(root + path)}")
 
-    def _followed(self, root: bytes, file: bytes) -> os.stat_result:
-        """What a link leads to; one that leaves the mount is refused (a mount may itself be a link)."""
-        target = os.path.realpath(file)
-        real_root = os.path.realpath(root)
-        if target != real_root and not target.startswith(real_root.rstrip(b"/") + b"/"):
-            raise RequestError(
-                "this script is a link out of its folder",
-                status=403,
-                remedy=f"{os.fsdecode(file)} leads to {os.fsdecode(target)}: mount that file, or copy it",
-            )
-        try:
-            return os.stat(target)
-        except OSError as error:
-            raise RequestError("no such script", status=404, remedy=_said(target, error)) from None
+def _mounted(vassal: Vassal, prefix: str, root: bytes) -> _Mounted:
+    root = root.rstrip(b"/")
+    most = _for_mount(vassal.cgi_concurrency, prefix)
+    key = b"\0".join((vassal.name.encode(), prefix.encode(), root))
+    return _Mounted(root, Slots(key, most) if most else None, bool(_for_mount(vassal.cgi_warm, prefix)))
 
-    def _index_of(self, root: bytes, directory: bytes) -> bytes | None:
-        for name in self._index:
-            file = directory.rstrip(b"/") + b"/" + name
-            if os.path.isfile(file):
-                self._followed(root, file)
-                return file
+
+def _for_mount(values: Iterable[tuple[str | None, Any]], prefix: str) -> Any:
+    """The value for this mount, else the one for every mount; of several the last."""
+    given = dict(values)
+    return given.get(prefix, given.get(None))
+
+
+def _command(helper: Helper, path: str) -> tuple[bytes, ...]:
+    """The command of ``helper``; a name without a slash is looked up where the scripts would find it."""
+    program = shutil.which(helper.argv[0], path=path) or helper.argv[0]
+    return tuple(map(os.fsencode, (program, *helper.argv[1:])))
+
+
+def _taken(slots: Slots | None) -> Slot | None:
+    """A slot for this request; the runner gives it back."""
+    if slots is None:
         return None
-
-    def _check_extension(self, file: bytes) -> None:
-        if self._extensions and not file.endswith(self._extensions):
-            allowed = ", ".join(ext.decode() for ext in self._extensions)
-            remedy = f"the vassal's `cgi-allowed-ext` allows {allowed}"
-            raise RequestError("scripts with this ending are not run", status=403, remedy=remedy)
-
-
-def _said(file: bytes, error: OSError) -> str:
-    return f"{os.fsdecode(file)}: {error.strerror}"
+    try:
+        slot = slots.take()
+    except OSError as error:
+        remedy = f"`cgi-concurrency` needs {error.filename}: {error.strerror}"
+        raise RequestError("this script cannot be run now", status=503, remedy=remedy) from None
+    if slot is None:
+        remedy = "as many requests as `cgi-concurrency` allows are being served"
+        raise RequestError("too many requests at a time", status=503, remedy=remedy)
+    return slot
 
 
 def _with_slash(path: bytes, query: bytes) -> bytes:

@@ -7,7 +7,8 @@ from signal import SIGKILL
 
 from pyemperor.actors.actor import Inbox
 from pyemperor.actors.clock import Timer
-from pyemperor.actors.exchange import Gone, Outcome
+from pyemperor.actors.exchange import Gone
+from pyemperor.actors.outcome import Outcome
 from pyemperor.actors.simulation.links import LATENCY
 from pyemperor.actors.simulation.machine import Simulation
 from pyemperor.actors.simulation.processes import SimulatedInbox, SimulatedProcess
@@ -21,6 +22,9 @@ SPAWN = 0.0005
 BAD_GATEWAY = 502
 #: A client that has left.
 LEFT = 499
+
+#: The longest queue of waiting connections (Linux: net.core.somaxconn).
+_SOMAXCONN = 4096
 
 #: Called once with the status of the answer and its time.
 Answered = Callable[[int, float], None]
@@ -120,7 +124,7 @@ class SimulatedSockets:
 
     def bind(self, vassal: Vassal) -> None:
         if vassal.name not in self.bound:
-            self.bound[vassal.name] = SimulatedSocket(self._simulation, vassal.listen)
+            self.bound[vassal.name] = SimulatedSocket(self._simulation, vassal.listen or _SOMAXCONN)
 
     def release(self, vassal: str) -> None:
         if socket := self.bound.pop(vassal, None):
@@ -233,7 +237,7 @@ class SimulatedExchange:
         script.on_exit.append(lambda _: self._inbox.notify(_ScriptEnded(script)))
         self._script = script
         self.outcome = Outcome(
-            Request(Modifier.CGI, 0, variables, 0), connection.path, script.pid, started_at=now
+            Request(Modifier.CGI, 0, variables, 0), script=connection.path, pid=script.pid, started_at=now
         )
         self._limit = self._inbox.after(self._vassal.cgi_timeout, _TooLong(self))
         process.own(self, self._cut)

@@ -5,6 +5,7 @@ Bodies and bad output are those at which other CGI servers lose an answer, hang,
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,7 @@ def test_meta_variables(site: Site) -> None:
         "REMOTE_ADDR": "192.0.2.7",
         "REMOTE_HOST": "192.0.2.7",
         "REMOTE_USER": "jo",
+        "REQUEST_ID": found["REQUEST_ID"],
         "REQUEST_METHOD": "POST",
         "REQUEST_URI": f"{path}/a/b c?q=%20&r",
         "SCRIPT_FILENAME": file,
@@ -60,6 +62,7 @@ def test_meta_variables(site: Site) -> None:
         "SERVER_SOFTWARE": found["SERVER_SOFTWARE"],
     }
     assert found["SERVER_SOFTWARE"].startswith("PyEmperor/")
+    assert re.fullmatch("[0-9a-f]{32}", found["REQUEST_ID"])
     assert found["PATH_INFO"] == "/a/b c"
     assert found["PATH_TRANSLATED"] == f"{site.folder}/a/b c"
 
@@ -296,7 +299,7 @@ def test_a_refused_head_request_gets_no_body(site: Site) -> None:
 
 @BOTH
 def test_a_script_killed_inside_its_body_cuts_the_response(site: Site, wire: str) -> None:
-    path = site.script("killed.cgi", "printf 'Content-Type: text/plain\\n\\nhalf'; kill -9 $$")
+    path = site.script("killed.cgi", "printf 'X: y\\n\\n'; head -c 200000 /dev/zero; kill -9 $$")
     seen = len(site.server.log)
     answer = site.request(wire, path)
     assert answer.cut
@@ -312,10 +315,19 @@ def test_more_than_content_length_is_not_sent(site: Site, wire: str) -> None:
 
 
 def test_less_than_content_length_is_cut(site: Site) -> None:
-    path = site.script("less.cgi", "printf 'Content-Length: 10\\n\\nabcd'")
+    path = site.script("less.cgi", "printf 'Content-Length: 200010\\n\\n'; head -c 200000 /dev/zero")
     answer = site.uwsgi(path)
-    assert (answer.body, answer.cut) == (b"abcd", True)
-    assert "6 bytes before" in site.logged(path)["problem"]
+    assert (answer.body, answer.cut) == (bytes(200000), True)
+    assert "10 bytes before" in site.logged(path)["problem"]
+
+
+@BOTH
+@pytest.mark.parametrize("output", ["Content-Length: 10\\n\\nabcd", "X: y\\n\\nhalf"])
+def test_a_short_response_that_breaks_off_is_an_error_or_cut(site: Site, wire: str, output: str) -> None:
+    """Of a script that ends at once nothing is sent before its end is known: its failure can be a 502."""
+    path = site.script("short.cgi", f"printf '{output}'; kill -9 $$")
+    answers = [site.request(wire, path) for _ in range(10)]
+    assert all(answer.cut or answer.status == 502 for answer in answers)
 
 
 def test_http_1_0_is_answered_in_kind(site: Site) -> None:

@@ -1,17 +1,26 @@
-"""RFC 3875 section by section, as far as it can be told without a process."""
+"""RFC 3875 section by section, as far as it can be told without a process.
+
+The table in docs/cgi.md names these tests, those of whole exchanges, and what they are about.
+"""
+
+import re
+from pathlib import Path
 
 import pytest
 
 from pyemperor.protocol.cgi import (
     base_environment,
     match_mount,
-    merge_vars,
     request_path,
     script_candidates,
     script_environment,
+    search_words,
 )
 from pyemperor.protocol.cgi_response import HeadParser, Kind, ResponseHead, encode_head
 from pyemperor.protocol.errors import RequestError, ScriptError
+from pyemperor.protocol.redirects import redirected
+from pyemperor.protocol.response import Response
+from pyemperor.protocol.variables import merge_vars
 
 # What nginx 1.22.1 sends for `POST /cgi-bin/x.cgi/a/b?q=1` with its own uwsgi_params.
 NGINX = [
@@ -96,6 +105,36 @@ def test_auth_type_and_remote_user() -> None:
     assert (env[b"REMOTE_USER"], env[b"AUTH_TYPE"]) == (b"u", b"Basic")
 
 
+def test_auth_type_of_other_schemes() -> None:
+    """RFC 3875 §4.1.1: AUTH_TYPE is the auth-scheme of the credentials; extensions are tokens as they are."""
+    env = environment((b"REMOTE_USER", b"u"), (b"HTTP_AUTHORIZATION", b"Negotiate YII="))
+    assert env[b"AUTH_TYPE"] == b"Negotiate"
+
+
+def test_no_body_no_length() -> None:
+    """RFC 3875 §4.1.2: CONTENT_LENGTH is there if and only if a body is."""
+    env = environment((b"REQUEST_METHOD", b"GET"), (b"CONTENT_LENGTH", b""), (b"HTTP_CONTENT_LENGTH", b""))
+    assert b"CONTENT_LENGTH" not in env
+
+
+def test_remote_addr_is_always_there() -> None:
+    """RFC 3875 §4.1.8: MUST be set; where nobody knows it, to an address that nobody trusts."""
+    env = environment((b"REMOTE_ADDR", b""))
+    assert env[b"REMOTE_ADDR"] == env[b"REMOTE_HOST"] == b"0.0.0.0"
+
+
+def test_what_the_web_server_knows_about_the_client_passes() -> None:
+    """RFC 3875 §4.1.9, §4.1.10: a web server that looks up names or idents says so."""
+    env = environment((b"REMOTE_HOST", b"client.example.org"), (b"REMOTE_IDENT", b"me"))
+    assert (env[b"REMOTE_HOST"], env[b"REMOTE_IDENT"]) == (b"client.example.org", b"me")
+
+
+@pytest.mark.parametrize("name", [b"_", b"*.example.org", b"~^www", b"www.*", b""])
+def test_server_name_is_a_name(name: bytes) -> None:
+    """RFC 3875 §4.1.14: a hostname or address; nginx sends the first word of its server_name, whatever it is."""
+    assert environment((b"SERVER_NAME", name))[b"SERVER_NAME"] == b"example.org"
+
+
 def test_empty_is_unset() -> None:
     """RFC 3875 §4.1: no difference between empty and missing; nginx sends CONTENT_LENGTH="" with a GET."""
     env = environment((b"CONTENT_LENGTH", b""), (b"CONTENT_TYPE", b""), (b"SERVER_NAME", b""))
@@ -147,6 +186,29 @@ def test_credentials_where_the_vassal_wants_them() -> None:
     """RFC 3875 §9.2 as Apache's CGIPassAuth reads it: a script that authenticates by itself gets them."""
     env = environment((b"HTTP_AUTHORIZATION", b"Bearer t"), pass_auth=True)
     assert env[b"HTTP_AUTHORIZATION"] == b"Bearer t"
+
+
+# ---- §4.4 the command line ----------------------------------------------------------------------------
+
+
+def words(query: bytes, method: bytes = b"GET") -> tuple[bytes, ...]:
+    return search_words(merge_vars([*NGINX, (b"REQUEST_METHOD", method), (b"QUERY_STRING", query)]))
+
+
+def test_search_words_become_arguments() -> None:
+    """RFC 3875 §4.4: a query without an unencoded "=", divided at "+", each word decoded; for GET and HEAD."""
+    assert words(b"red+%3Dgreen%20") == words(b"red+%3Dgreen%20", b"HEAD") == (b"red", b"=green ")
+    assert words(b"red+green", b"POST") == words(b"red+a=b") == ()
+
+
+def test_search_words_are_escaped_for_a_shell() -> None:
+    """RFC 3875 §7.2: characters that are active in the Bourne shell have a backslash before them."""
+    assert words(b"a;$(id)") == (rb"a\;\$\(id\)",)
+
+
+def test_all_search_words_or_none() -> None:
+    """RFC 3875 §4.4: MUST NOT generate any command line if a part cannot be created. CVE-2012-1823: ?-s."""
+    assert words(b"fine+%00") == words(b"fine+%zz") == words(b"-s") == words(b"+".join([b"w"] * 300)) == ()
 
 
 # ---- §4.2, §8, §9: what a request cannot do -----------------------------------------------------------
@@ -214,6 +276,22 @@ def test_nph() -> None:
     assert encode_head(head, b"HTTP/1.1") == b"HTTP/1.1 203 Fine\r\nContent-Type: text/plain\r\n\r\n"
 
 
+def test_nph_by_name() -> None:
+    """RFC 3875 §5: by convention its name begins with nph-; what it says is checked like anybody's."""
+    response = Response(b"GET", b"HTTP/1.1", nph=True)
+    sent = response.feed(b"HTTP/1.0 203 Fine\nContent-Type: text/plain\nConnection: close\n\nbody")
+    assert sent == b"HTTP/1.1 203 Fine\r\nContent-Type: text/plain\r\n\r\nbody"
+    with pytest.raises(ScriptError, match="status line"):
+        Response(b"GET", b"HTTP/1.1", nph=True).feed(b"HTTP/1.0 abc\n\n")
+
+
+def test_head_has_no_body() -> None:
+    """RFC 3875 §4.3.3: the server MUST discard the content that a script sends to a HEAD."""
+    response = Response(b"HEAD", b"HTTP/1.1")
+    sent = response.feed(b"Content-Type: text/plain\nContent-Length: 4\n\nbody")
+    assert sent == b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\n"
+
+
 def test_document_response() -> None:
     """RFC 3875 §6.2.1: a document has a Content-Type and is a 200 without a Status."""
     head = read(b"Content-Type: text/html\n\n")
@@ -224,6 +302,27 @@ def test_local_redirect_response() -> None:
     """RFC 3875 §6.2.2: a Location that is a path, and no other header field."""
     head = read(b"Location: /other?x\n\n")
     assert (head.kind, head.location) == (Kind.LOCAL_REDIRECT, b"/other?x")
+    assert read(b"Location: /other#part\n\n").kind is Kind.CLIENT_REDIRECT
+
+
+def test_local_redirect_is_another_request() -> None:
+    """RFC 3875 §6.2.2: the response MUST be that to a request for the path; a GET, since the body is used up."""
+    variables = redirected(merge_vars(NGINX), b"/cgi-bin/x.cgi/c%20d?x")
+    assert request_path(variables) == b"/cgi-bin/x.cgi/c d"
+    assert (variables[b"REQUEST_METHOD"], variables[b"QUERY_STRING"]) == (b"GET", b"x")
+    assert not variables.keys() & {b"CONTENT_LENGTH", b"CONTENT_TYPE"}
+
+
+def test_local_redirects_do_not_go_in_circles() -> None:
+    """RFC 3875 §6.2.2 sets no limit; Apache follows ten."""
+    with pytest.raises(ScriptError, match="circles"):
+        redirected(merge_vars(NGINX), b"/cgi-bin/x.cgi", hops=10)
+
+
+def test_local_redirect_left_to_nginx() -> None:
+    """RFC 3875 §6.2.2 by X-Accel-Redirect: nginx 1.22.1 serves the path in place of this response."""
+    raw = Response(b"GET", b"HTTP/1.1", accel=True).feed(b"Location: /other?x\n\n")
+    assert b"\r\nX-Accel-Redirect: /other?x\r\n" in raw
 
 
 def test_client_redirect_response() -> None:
@@ -254,6 +353,11 @@ def test_no_space_before_the_colon() -> None:
         read(b"Content-Type : text/plain\n\n")
 
 
+def test_a_content_type_is_never_invented() -> None:
+    """RFC 3875 §6.3.1: a script that sends a body says what it is; the server SHOULD NOT guess."""
+    assert Response(b"GET", b"HTTP/1.1").feed(b"Status: 200 OK\n\n<html>") == b"HTTP/1.1 200 OK\r\n\r\n<html>"
+
+
 def test_cgi_fields_are_not_repeated() -> None:
     """RFC 3875 §6.3: a CGI field MUST NOT occur twice; the first counts."""
     head = read(b"Status: 404 a\nStatus: 500 b\nContent-Type: a/b\nContent-Type: c/d\n\n")
@@ -267,6 +371,13 @@ def test_status_is_three_digits_and_does_not_leak() -> None:
     assert raw == b"HTTP/1.1 404 Nope\r\nA: b\r\n\r\n"
     with pytest.raises(ScriptError, match="Status: abc"):
         read(b"Status: abc\n\n")
+
+
+@pytest.mark.parametrize(("status", "length"), [(204, None), (205, b"0"), (304, b"4"), (200, b"4")])
+def test_a_length_where_there_can_be_one(status: int, length: bytes | None) -> None:
+    """RFC 3875 §6.3.4, RFC 9110 §8.6, §15.3.6: conflicting header fields are resolved."""
+    headers = dict(read(b"Status: %d x\nContent-Length: 4\n\n" % status).headers)
+    assert headers.get(b"Content-Length") == length
 
 
 def test_connection_fields_are_dropped() -> None:
@@ -322,3 +433,12 @@ def test_what_ends_too_early_is_answered_in_words(output: bytes, words: str) -> 
     with pytest.raises(ScriptError, match=words) as caught:
         parser.close()
     assert caught.value.status == 502
+
+
+def test_the_checklist_names_tests_that_there_are() -> None:
+    """docs/cgi.md: every row of the checklist has its test."""
+    page = (Path(__file__).parents[2] / "docs" / "cgi.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| [0-9][0-9., ]* \|.*\| `(\w+)` \|$", page, re.MULTILINE)
+    code = "".join(file.read_text(encoding="utf-8") for file in Path(__file__).parent.glob("test_*.py"))
+    assert [name for name in rows if f"def {name}(" not in code] == []
+    assert len(rows) == len(re.findall(r"^\| [0-9]", page, re.MULTILINE)) > 40

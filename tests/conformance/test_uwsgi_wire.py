@@ -4,9 +4,10 @@ import struct
 
 import pytest
 
-from pyemperor.protocol.cgi import body_length, merge_vars
+from pyemperor.actors.wires import UwsgiWire
 from pyemperor.protocol.errors import RequestError
-from pyemperor.protocol.uwsgi import PONG, Packet, PacketParser, encode_packet
+from pyemperor.protocol.uwsgi import MAX_BLOCK, PONG, Packet, PacketParser, encode_packet
+from pyemperor.protocol.variables import body_length, merge_vars
 
 GOLDEN = bytes.fromhex(
     "09 2b 00 00"  # modifier1 9, 43 bytes, modifier2 0
@@ -118,6 +119,11 @@ def test_a_body_is_chunked_only_where_no_length_says_otherwise() -> None:
     sent = [(b"REQUEST_METHOD", b"POST"), (b"CONTENT_LENGTH", b""), (b"HTTP_TRANSFER_ENCODING", b"Chunked")]
     assert body_length(merge_vars(sent)) is None
     assert body_length(merge_vars(sent[:2])) == 0
+    wire = UwsgiWire(MAX_BLOCK)
+    assert wire.feed(encode_packet(sent) + b"3\r\nabc\r\n") is None
+    request = wire.feed(b"2\r\nde\r\n0\r\n\r\n")
+    assert request is not None
+    assert (request.variables[b"CONTENT_LENGTH"], wire.leftover) == (b"5", b"abcde")
 
 
 @pytest.mark.parametrize("length", [b"5abc", b"-5", b"+5", b"5 ", b"0x5", b"5,5", b"1_0", b"\xd9\xa5"])

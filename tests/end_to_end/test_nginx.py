@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pyemperor.actors.linux import living_descendants
 from tests.support import PATIENCE, PYTHON, Server, Site, connect, converse, gone, pids, serving
 
 pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
@@ -176,7 +177,7 @@ def test_a_head_request(site: Site) -> None:
 
 @pytest.mark.parametrize("end", ["kill -9 $$", "exec sleep 60"])
 def test_a_response_that_breaks_off_does_not_pass_for_a_whole_one(site: Site, end: str) -> None:
-    path = site.script(f"cut{len(end)}.cgi", f"{HELLO}; {end}")
+    path = site.script(f"cut{len(end)}.cgi", f"{HELLO}; head -c 200000 /dev/zero; {end}")
     assert fetch(site, path).broken
     record = site.server.wait_for(level="NGINX", message=lambda text: f" {path} " in text)
     assert "reset by peer" in record["message"]
@@ -197,5 +198,19 @@ def test_stopped_with_the_server(tmp_path: Path) -> None:
         Site(server, tmp_path / "cgi", tmp_path / "site.sock").script("hello.cgi", HELLO)
         request = b"GET /cgi-bin/hello.cgi HTTP/1.0\r\n\r\n"
         assert converse(connect(("127.0.0.1", server.port)), request).text == "hello"
+    with pytest.raises(ConnectionRefusedError):
+        connect(("127.0.0.1", server.port))
+
+
+def test_killed_with_the_server(tmp_path: Path) -> None:
+    """SIGKILL leaves no time to stop nginx; the port is free all the same."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "cgi").mkdir()
+    server = Server(tmp_path, _BEHIND)
+    tree = living_descendants([server.emperor.pid])
+    server.emperor.kill()
+    server.emperor.wait(PATIENCE)
+    server.running.remove(server.emperor.pid)
+    assert all(gone(pid) for pid in tree)
     with pytest.raises(ConnectionRefusedError):
         connect(("127.0.0.1", server.port))

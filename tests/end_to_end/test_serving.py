@@ -349,7 +349,7 @@ def _ping(site: Site) -> bytes:
         (packet("/", modifier1=5), 501, "modifier1 5; for CGI scripts, nginx needs `uwsgi_modifier1 9;`", ""),
         (packet("/x/..", HTTP_HOST="a"), 400, "segment", ""),
         (packet("/", CONTENT_LENGTH="5abc"), 400, "not a number", ""),
-        (packet("/", HTTP_TRANSFER_ENCODING="chunked"), 411, "Content-Length", "nginx"),
+        (packet("/", HTTP_TRANSFER_ENCODING="chunked") + b"no chunk\r\n", 400, "not in chunks", ""),
         (packet("/elsewhere"), 404, "no script here", "mounts /cgi-bin"),
     ],
 )
@@ -498,7 +498,7 @@ def _descriptors(worker: int) -> int:
 def _mixed(site: Site) -> list[Answer]:
     good = site.script("good.cgi", HELLO)
     deaf = site.script("deaf.cgi", HELLO)
-    crash = site.script("crash.cgi", f"{HELLO}; kill -9 $$")
+    crash = site.script("crash.cgi", f"{HELLO}; head -c 200000 /dev/zero; kill -9 $$")
     plain = site.script("plain2.cgi", HELLO, 0o644)
     bad = site.script("bad.cgi", "echo no header")
     connect(site.socket).close()
@@ -568,3 +568,22 @@ def test_a_request_in_hand_is_finished_before_the_end(single: Site, tmp_path: Pa
         single.server.wait_for(actor="worker:single/1", state="STOPPING")
         (tmp_path / "fifo").write_text("go\n")
         assert read_to_end(sock).text == "hello"
+
+
+def test_a_connection_waits_while_no_descriptor_is_free(single: Site) -> None:
+    (worker,) = single.server.workers("single")
+    path = single.script("wait.cgi", HELLO)
+    assert single.uwsgi(path + "?first").text == "hello"
+    single.logged(path + "?first")
+    limit = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    seen = len(single.server.log)
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (3, limit[1]))  # not one more
+    with connect(single.socket) as sock:
+        try:
+            sock.sendall(packet(path))
+            record = single.server.wait_for(since=seen, message=lambda text: text.startswith("connections wait"))
+        finally:
+            resource.prlimit(worker, resource.RLIMIT_NOFILE, limit)
+        assert "LimitNOFILE" in record["message"]
+        assert read_to_end(sock).text == "hello"
+    assert single.server.workers("single") == [worker]

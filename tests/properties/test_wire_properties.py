@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from pyemperor.protocol.cgi import (
     base_environment,
     match_mount,
-    merge_vars,
     request_path,
     script_candidates,
     script_environment,
@@ -19,6 +18,7 @@ from pyemperor.protocol.cgi import (
 from pyemperor.protocol.cgi_response import HeadParser, ResponseHead, encode_head
 from pyemperor.protocol.errors import RequestError, ScriptError
 from pyemperor.protocol.uwsgi import Packet, PacketParser, encode_packet
+from pyemperor.protocol.variables import merge_vars
 
 fast = settings(deadline=None, max_examples=150)
 
@@ -133,7 +133,7 @@ def test_merged_variables_have_no_nul_and_nothing_of_uwsgi(pairs: list[tuple[byt
 ALLOWED = re.compile(
     rb"(?:HTTP|SSL)_[A-Z0-9_]*|(?:AUTH_TYPE|CONTENT_(?:LENGTH|TYPE)|GATEWAY_INTERFACE"
     rb"|PATH(?:_INFO|_TRANSLATED)?|QUERY_STRING|REMOTE_(?:ADDR|HOST|IDENT|USER|PORT)|REQUEST_(?:METHOD|URI|SCHEME|ID)|SCRIPT_(?:NAME|FILENAME)"
-    rb"|SERVER_(?:NAME|PORT|PROTOCOL|SOFTWARE|ADDR)|DOCUMENT_(?:ROOT|URI)|HTTPS|REDIRECT_STATUS)"
+    rb"|SERVER_(?:NAME|PORT|PROTOCOL|SOFTWARE|ADDR)|DOCUMENT_(?:ROOT|URI)|HTTPS|REDIRECT_(?:STATUS|URL|QUERY_STRING|REQUEST_METHOD))"
 )
 
 

@@ -4,14 +4,9 @@ import os
 
 import pytest
 
-from pyemperor.protocol.cgi import (
-    DEFAULT_PATH,
-    base_environment,
-    body_length,
-    merge_vars,
-    script_environment,
-)
+from pyemperor.protocol.cgi import DEFAULT_PATH, _gate, base_environment, script_environment, search_words
 from pyemperor.protocol.errors import RequestError
+from pyemperor.protocol.variables import body_length, merge_vars
 
 GET = (b"REQUEST_METHOD", b"GET")
 
@@ -21,7 +16,9 @@ def environment(
     configured: dict[str, str] | None = None,
     path_info: bytes = b"",
     pass_auth: bool = False,
-    pass_vars: tuple[bytes, ...] = (),
+    allowed: tuple[bytes, ...] = (),
+    unset: tuple[bytes, ...] = (),
+    request_id: bytes = b"",
 ) -> dict[bytes, bytes]:
     return script_environment(
         merge_vars([GET, *pairs]),
@@ -31,7 +28,9 @@ def environment(
         script_filename=b"/srv/cgi/x",
         document_root=b"/srv/cgi",
         pass_auth=pass_auth,
-        pass_vars=pass_vars,
+        allowed=allowed,
+        unset=unset,
+        request_id=request_id,
     )
 
 
@@ -121,6 +120,8 @@ def test_the_least_environment() -> None:
         b"SERVER_PROTOCOL": b"HTTP/1.0",
         b"SERVER_NAME": b"localhost",
         b"SERVER_PORT": b"80",
+        b"REMOTE_ADDR": b"0.0.0.0",
+        b"REMOTE_HOST": b"0.0.0.0",
     }
 
 
@@ -139,9 +140,104 @@ def test_the_request_wins_over_configuration() -> None:
 
 def test_names_that_the_vassal_lists_pass() -> None:
     pairs = ((b"GIT_PROJECT_ROOT", b"/srv/git"), (b"CGIT_CONFIG", b"/etc/cgitrc"))
-    env = environment(*pairs, pass_vars=(b"GIT_PROJECT_ROOT", b"NOT_SENT"))
+    env = environment(*pairs, allowed=(b"GIT_PROJECT_ROOT", b"NOT_SENT"))
     assert env[b"GIT_PROJECT_ROOT"] == b"/srv/git"
     assert not env.keys() & {b"CGIT_CONFIG", b"NOT_SENT"}
+
+
+def test_names_that_begin_as_the_vassal_lists_pass() -> None:
+    pairs = ((b"GIT_A", b"1"), (b"GIT_", b"2"), (b"GIT", b"3"), (b"XGIT_A", b"4"), (b"HTTP_AUTHORIZATION", b"5"))
+    env = environment(*pairs, allowed=(b"GIT_*", b"HTTP_AUTH*"))
+    assert env.keys() & dict(pairs).keys() == {b"GIT_A", b"GIT_", b"HTTP_AUTHORIZATION"}
+
+
+@pytest.mark.parametrize("allowed", [(b"*",), (b"HTTP_*", b"UWSGI_*", b"PATH_*", b"SCRIPT_NAME", b"S*", b"G*")])
+def test_what_no_list_lets_in(allowed: tuple[bytes, ...]) -> None:
+    names = b"HTTP_PROXY http_proxy HTTP_X=Y PATH_INFO PATH_TRANSLATED SCRIPT_NAME SCRIPT_FILENAME".split()
+    names += b"GATEWAY_INTERFACE SERVER_SOFTWARE UWSGI_FILE".split()
+    env = environment(*((name, b"evil") for name in names), allowed=allowed)
+    assert b"evil" not in env.values()
+    assert not env.keys() & {b"PATH_INFO", b"PATH_TRANSLATED"}
+
+
+def test_unset_is_the_last_word() -> None:
+    env = environment(
+        (b"REMOTE_USER", b"u"), allowed=(b"REMOTE_USER",), unset=(b"REMOTE_USER", b"PATH", b"NOT_THERE")
+    )
+    assert not env.keys() & {b"REMOTE_USER", b"PATH", b"NOT_THERE"}
+
+
+def test_a_request_has_the_web_servers_id_or_ours() -> None:
+    assert environment((b"REQUEST_ID", b"nginx"), request_id=b"ours")[b"REQUEST_ID"] == b"nginx"
+    assert environment(request_id=b"ours")[b"REQUEST_ID"] == b"ours"
+    assert b"REQUEST_ID" not in environment()
+
+
+def test_what_was_decided_about_a_name_does_not_pile_up() -> None:
+    for start in range(0, 10_000, 500):
+        pairs = [(b"HTTP_X%d" % n, b"v") for n in range(start, start + 500)]
+        env = environment(*pairs, (b"HTTP_x", b"evil"), (b"LD_PRELOAD", b"evil"))
+        assert env.keys() >= dict(pairs).keys()
+        assert b"evil" not in env.values()
+    assert len(_gate(frozenset(), False)) <= 1024
+
+
+# ---- search words -----------------------------------------------------------------------------------
+
+
+def words(query: bytes, method: bytes = b"GET") -> tuple[bytes, ...]:
+    return search_words(merge_vars([(b"REQUEST_METHOD", method), (b"QUERY_STRING", query)]))
+
+
+@pytest.mark.parametrize(
+    ("query", "arguments"),
+    [
+        (b"", ()),
+        (b"one", (b"one",)),
+        (b"one+two", (b"one", b"two")),
+        (b"a%20b+c%2Bd", (b"a b", b"c+d")),
+        (b"x%3Dy", (b"x=y",)),
+        (b"%C3%BC", ("ü".encode(),)),
+        (b"a:@/?,.!x", (b"a:@/\\?,.!x",)),
+        (b"$(id);%60ls%60", (b"\\$\\(id\\)\\;\\`ls\\`",)),
+        (b"%5C%22", (b'\\\\\\"',)),
+        (b"x-s", (b"x-s",)),
+        (b"+".join([b"w"] * 256), (b"w",) * 256),
+        (b"x" * 8192, (b"x" * 8192,)),
+    ],
+)
+def test_search_words(query: bytes, arguments: tuple[bytes, ...]) -> None:
+    assert words(query) == words(query, b"HEAD") == arguments
+    assert words(query, b"POST") == ()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        b"a=b",
+        b"word+a=b",
+        b"-s",
+        b"word+-s",
+        b"word+%2Ds",
+        b"a%00b",
+        b"word+a%0Ab",
+        b"%7f",
+        b"a++b",
+        b"+",
+        b"a+",
+        b"a%2",
+        b"a%zz",
+        b"a b",
+        b"a#b",
+        b"\xc3\xbc",
+        b"+".join([b"w"] * 257),
+        b"x" * 8193,
+        b"%3B" * 4097,
+        b"%41" * 8193,
+    ],
+)
+def test_one_bad_word_spoils_them_all(query: bytes) -> None:
+    assert words(query) == ()
 
 
 def test_the_web_servers_document_root_is_the_sites() -> None:
@@ -161,6 +257,11 @@ def test_the_web_servers_document_root_is_the_sites() -> None:
         ([(b"HTTP_HOST", b"$(id)"), (b"SERVER_ADDR", b"10.0.0.1")], b"10.0.0.1", b"80"),
         ([(b"HTTP_HOST", b"h:1"), (b"SERVER_NAME", b"n"), (b"SERVER_PORT", b"2")], b"n", b"2"),
         ([(b"HTTP_HOST", b"h:1"), (b"SERVER_NAME", b""), (b"SERVER_PORT", b"2")], b"h", b"2"),
+        ([(b"HTTP_HOST", b"h"), (b"SERVER_NAME", b"_"), (b"SERVER_PORT", b"2")], b"h", b"2"),
+        ([(b"HTTP_HOST", b"a.org"), (b"SERVER_NAME", b"*.org"), (b"SERVER_PORT", b"2")], b"a.org", b"2"),
+        ([(b"HTTP_HOST", b"a.org"), (b"SERVER_NAME", b"a.*")], b"a.org", b"80"),
+        ([(b"HTTP_HOST", b"a.org"), (b"SERVER_NAME", b".org")], b"a.org", b"80"),
+        ([(b"SERVER_NAME", b"~^(a|b)$"), (b"SERVER_ADDR", b"10.0.0.1")], b"10.0.0.1", b"80"),
     ],
 )
 def test_server_name_and_port(pairs: list[tuple[bytes, bytes]], name: bytes, port: bytes) -> None:
@@ -170,7 +271,7 @@ def test_server_name_and_port(pairs: list[tuple[bytes, bytes]], name: bytes, por
 
 @pytest.mark.parametrize(
     ("field", "auth_type"),
-    [(b"Basic dTpw", b"Basic"), (b"digest x", b"Digest"), (b"Bearer x", None), (b"", None)],
+    [(b"Basic dTpw", b"Basic"), (b"digest x", b"Digest"), (b"Bearer x", b"Bearer"), (b"", None), (b"\xff", None)],
 )
 def test_auth_type_follows_the_credentials_of_a_user(field: bytes, auth_type: bytes | None) -> None:
     env = environment((b"REMOTE_USER", b"u"), (b"HTTP_AUTHORIZATION", field))

@@ -1,6 +1,12 @@
 """From a URL to a script: the handler of modifier 9 on real folders, with every way to lead it astray."""
 
+import contextlib
+import errno
 import os
+import resource
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +147,21 @@ def test_a_file_mount(root: Path, path: str, info: str) -> None:
     assert found(root, path, cgi=(Mount("/one", f"{root}/a.cgi"),)) == ("a.cgi", "/one", info)
 
 
+def test_a_mount_may_end_with_a_slash(root: Path) -> None:
+    script = answer(root, "/cgi-bin/a.cgi", cgi=(Mount("/cgi-bin", f"{root}/"),))
+    assert isinstance(script, Script)
+    assert script.path == os.fsencode(root / "a.cgi")
+    assert script.environment[b"DOCUMENT_ROOT"] == os.fsencode(root)
+
+
+def test_everything_may_be_mounted(root: Path) -> None:
+    (root / "away").symlink_to("/bin")
+    everything = (Mount("/all", "/"),)
+    for path, name in ((f"{root}/sub/b.cgi", "sub/b.cgi"), (f"{root}/away/sh", "away/sh")):
+        assert found(root, f"/all{path}/i", cgi=everything) == (name, f"/all{path}", "/i")
+    assert refused(root, "/all/", cgi=everything, cgi_index=("none.cgi",)).status == 404
+
+
 def test_the_longest_mount_wins(root: Path) -> None:
     mounts = (Mount("/cgi-bin", str(root)), Mount("/cgi-bin/deep", str(root / "sub")))
     assert found(root, "/cgi-bin/deep/b.cgi", cgi=mounts)[0] == "sub/b.cgi"
@@ -196,6 +217,149 @@ def test_the_mount_itself_may_be_a_link_and_be_turned(root: Path) -> None:
     current.unlink()
     current.symlink_to(release)
     assert isinstance(serve(request), Script)
+
+
+@pytest.mark.parametrize("target", ["sub/b.cgi", "/bin/sh", "nowhere", "sub"])
+def test_a_mount_without_links(root: Path, target: str) -> None:
+    """cgi-symlinks = deny: what a link leads to plays no part, so that nothing is learnt of it."""
+    (root / "link").symlink_to(target)
+    error = refused(root, "/cgi-bin/link/b.cgi", cgi_symlinks="deny")
+    assert (error.status, "cgi-symlinks = deny" in error.remedy) == (403, True)
+
+
+def owned_by_another(root: Path, name: str) -> Path:
+    """A folder with a link of ours and what it leads to, which is somebody else's."""
+    target = root / "sub"
+    link = root / name
+    link.symlink_to(target)
+    if os.geteuid() == 0:
+        os.lchown(link, 65534, 65534)
+        return target
+    link.unlink()
+    link.symlink_to("/bin")
+    return Path(os.path.realpath("/bin"))
+
+
+def test_a_link_whose_target_is_somebody_elses(root: Path) -> None:
+    """cgi-symlinks = owner, as Apache's SymLinksIfOwnerMatch."""
+    safe = owned_by_another(root, "link")
+    (root / "ours.cgi").symlink_to("sub/b.cgi")
+    (root / "chained").symlink_to("link")
+    script = "b.cgi" if safe == root / "sub" else "sh"
+    options = {"cgi_safe": (str(safe),), "cgi_symlinks": "owner"}
+    assert found(root, "/cgi-bin/ours.cgi", **options)[0] == "ours.cgi"
+    for name in ("link", "chained"):
+        error = refused(root, f"/cgi-bin/{name}/{script}", **options)
+        assert (error.status, "another owner" in error.remedy) == (403, True)
+        assert found(root, f"/cgi-bin/{name}/{script}", cgi_safe=(str(safe),))[0] == f"{name}/{script}"
+
+
+def test_links_to_safe_folders(root: Path) -> None:
+    """cgi-safe: with a boundary, unlike uWSGI's, and also for a link within the folder."""
+    safe, namesake = root.parent / "safe", root.parent / "safe-not"
+    for folder in (safe, namesake):
+        folder.mkdir()
+        (folder / "x.cgi").touch()
+    (safe / "back.cgi").symlink_to(root / "a.cgi")
+    (safe / "out.cgi").symlink_to(namesake / "x.cgi")
+    (root / "share").symlink_to(safe)
+    (root / "x.cgi").symlink_to(safe / "x.cgi")
+    (root / "not.cgi").symlink_to(namesake / "x.cgi")
+    options = {"cgi_safe": (str(safe),)}
+    assert found(root, "/cgi-bin/x.cgi/i", **options) == ("x.cgi", "/cgi-bin/x.cgi", "/i")
+    assert found(root, "/cgi-bin/share/x.cgi", **options)[1] == "/cgi-bin/share/x.cgi"
+    assert found(root, "/cgi-bin/share/back.cgi", **options)[1] == "/cgi-bin/share/back.cgi"
+    for path in ("/cgi-bin/not.cgi", "/cgi-bin/share/out.cgi"):
+        error = refused(root, path, **options)
+        assert (error.status, "cgi-safe" in error.remedy) == (403, True)
+
+
+def test_links_that_are_not_looked_at(root: Path) -> None:
+    """cgi-dontresolve: they lead anywhere, and every part of the path may be one."""
+    (root / "sh").symlink_to("/bin/sh")
+    (root / "bin").symlink_to("/bin")
+    assert found(root, "/cgi-bin/sh/x", cgi_dontresolve=True) == ("sh", "/cgi-bin/sh", "/x")
+    assert found(root, "/cgi-bin/bin/sh", cgi_dontresolve=True) == ("bin/sh", "/cgi-bin/bin/sh", "")
+    assert refused(root, "/cgi-bin/bin/none", cgi_dontresolve=True).status == 404
+    one = (Mount("/one", str(root / "sh")),)
+    assert found(root, "/one/x", cgi=one, cgi_dontresolve=True) == ("sh", "/one", "/x")
+
+
+def test_what_a_mount_is_may_change(root: Path) -> None:
+    """A file becomes a folder of that name, and back: nothing of it is remembered as true."""
+    place = root / "thing"
+    serve = handler(Vassal(name="v", cgi=(Mount("/t", str(place)),)))
+    request = Request(9, 0, {b"REQUEST_METHOD": b"GET", b"PATH_INFO": b"/t/x.cgi"}, 0)
+    for _ in range(2):
+        place.write_text("")
+        script = serve(request)
+        assert isinstance(script, Script)
+        assert script.environment[b"PATH_INFO"] == b"/x.cgi"
+        place.unlink()
+        place.mkdir()
+        (place / "x.cgi").touch()
+        script = serve(request)
+        assert isinstance(script, Script)
+        assert b"PATH_INFO" not in script.environment
+        shutil.rmtree(place)
+
+
+def test_no_descriptor_is_left_behind(root: Path) -> None:
+    for name, target in {"in": "sub", "out": "/bin", "loop": "loop", "gone": "x/y"}.items():
+        (root / name).symlink_to(target)
+    before = os.listdir("/proc/self/fd")
+    for name in ("in/b.cgi", "out/sh", "loop", "gone", "sub/b.cgi", "sub/none", "sub/b.cgi/x"):
+        for policy in ("deny", "owner", "follow"):
+            with contextlib.suppress(RequestError):
+                answer(root, f"/cgi-bin/{name}", cgi_symlinks=policy)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_without_a_descriptor_to_spare(root: Path) -> None:
+    """That is no reason to say that a script is missing: it is there in a moment."""
+    (root / "link").symlink_to("sub")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+    taken: list[int] = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        assert refused(root, "/cgi-bin/sub/b.cgi").status == 503
+        os.close(taken.pop())
+        assert refused(root, "/cgi-bin/link/b.cgi").status == 503
+        assert found(root, "/cgi-bin/a.cgi")[0] == "a.cgi"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in taken:
+            os.close(fd)
+    assert found(root, "/cgi-bin/link/b.cgi")[0] == "link/b.cgi"
+
+
+_WITHOUT_OPENAT2 = """
+import ctypes, os, struct, sys
+from pyemperor.actors.resolution import Resolver
+libc = ctypes.CDLL(None, use_errno=True)
+# Load the number of the system call; for openat2 the answer is EPERM (or what is asked for), else all is allowed.
+code = b"".join(struct.pack("HBBI", *line) for line in (
+    (0x20, 0, 0, 0), (0x15, 0, 1, 437), (0x06, 0, 0, 0x50000 | int(sys.argv[1])), (0x06, 0, 0, 0x7FFF0000)))
+program = struct.pack("HxxxxxxP", 4, ctypes.addressof(keep := ctypes.create_string_buffer(code)))
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+resolver = Resolver("deny")
+for path in sys.argv[3:]:
+    place = resolver.find(os.fsencode(sys.argv[2]), os.fsencode(path))
+    print(place and place.script.decode())
+assert libc.syscall(437, -1, b".", b"", 0) == -1 and ctypes.get_errno() == int(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS])
+def test_a_system_without_openat2(root: Path, error: int) -> None:
+    """A seccomp filter (a container's, systemd's) or an old kernel does not know it: nothing changes."""
+    asked = ["/sub/b.cgi/x", "/sub/none", "/sub/b.cgi"]
+    command = [sys.executable, "-P", "-c", _WITHOUT_OPENAT2, str(error), str(root), *asked]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert said.stdout.split() == ["/sub/b.cgi", "None", "/sub/b.cgi"], said.stderr
 
 
 # ---- options ----------------------------------------------------------------------------------------------

@@ -60,6 +60,15 @@ def test_a_short_head_after_a_long_interim_response_in_pieces() -> None:
     assert (head.headers, parser.leftover) == (((b"A", b"b"),), b"body")
 
 
+def test_a_long_head_in_pieces_after_a_short_interim_response() -> None:
+    parser = HeadParser()
+    assert parser.feed(b"Status: 103") is None
+    assert parser.feed(b"\n\nA: " + b"b" * 40 + b"\n") is None
+    head = parser.feed(b"\nbody")
+    assert head is not None
+    assert (head.headers, parser.leftover) == (((b"A", b"b" * 40),), b"body")
+
+
 @pytest.mark.parametrize(
     ("line", "value"),
     [(b"X-A:v", b"v"), (b"X-A: v", b"v"), (b"X-A: \t v \t", b"v"), (b"X-A:", b""), (b"X-A: a:b", b"a:b")],
@@ -109,6 +118,7 @@ def test_a_status_that_is_none(value: bytes) -> None:
         (b"Location: /other?q=1\n\n", Kind.LOCAL_REDIRECT),
         (b"Location: //example.org/\n\n", Kind.CLIENT_REDIRECT),
         (b"Location: other\n\n", Kind.CLIENT_REDIRECT),
+        (b"Location: /other#part\n\n", Kind.CLIENT_REDIRECT),
         (b"Location: /other\nSet-Cookie: a=b\n\n", Kind.CLIENT_REDIRECT),
         (b"Location: /other\nStatus: 302\n\n", Kind.CLIENT_REDIRECT),
         (b"Location: http://example.org/\n\n", Kind.CLIENT_REDIRECT),

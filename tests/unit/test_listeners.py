@@ -224,9 +224,9 @@ def test_the_fault_is_found_at_the_option_that_caused_it(vault: SocketVault, tmp
 
 def test_a_connection_is_a_message_and_can_be_taken_once(vault: SocketVault, tmp_path: Path) -> None:
     bind(vault, unix(tmp_path / "a"))
-    taken: list[socket.socket] = []
+    taken: list[socket.SocketType] = []
 
-    def serve(connection: socket.socket) -> Any:
+    def serve(connection: socket.SocketType) -> Any:
         taken.append(connection)
         return connection
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from loguru import logger
 
 from pyemperor.actors.detector import Convict, Evidence, Verdict, explain
-from pyemperor.actors.exchange import Outcome
 from pyemperor.actors.journal import Journal
+from pyemperor.actors.outcome import Outcome
 from pyemperor.actors.wires import Request
 from pyemperor.cli import logs
 from pyemperor.cli.lines import Entry, Json, Served, duration, parts, printable, size
@@ -79,7 +79,8 @@ def outcome(**variables: bytes) -> Outcome:
     } | variables
     request = Request(9, 0, {name.encode(): value for name, value in known.items()}, 0)
     return Outcome(
-        request, "/cgi-bin/hello.cgi", 77, status=200, sent=326, head_size=44, head_fields=1, started_at=100.0
+        request, script="/cgi-bin/hello.cgi", pid=77, status=200, sent=326, head_size=44, head_fields=1,
+        started_at=100.0,
     )
 
 

@@ -283,7 +283,7 @@ def test_a_misspelt_option_is_an_error_with_a_suggestion() -> None:
 
 
 def test_everything_wrong_is_told_at_once() -> None:
-    wrong = problems(threads=0, heartbeat="soon", listen=0)
+    wrong = problems(threads=0, heartbeat="soon", listen=-1)
     assert [key for key, _ in wrong] == ["threads", "heartbeat", "listen"]
 
 

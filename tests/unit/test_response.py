@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pyemperor.protocol.cgi_response import Kind
 from pyemperor.protocol.errors import ScriptError
 from pyemperor.protocol.response import Response
 
@@ -31,7 +32,10 @@ def test_a_document() -> None:
         (b"HEAD", HEAD),
         (b"HEAD", b"Content-Length: 9\n\n"),
         (b"GET", b"Status: 204 No Content\n\n"),
+        (b"GET", b"Status: 204 No Content\nContent-Length: 9\n\n"),
+        (b"GET", b"Status: 205 Reset Content\nContent-Length: 9\n\n"),
         (b"GET", b"Status: 304 Not Modified\nContent-Length: 9\n\n"),
+        (b"GET", b"Location: /there\n\n"),
     ],
 )
 def test_a_response_without_body(method: bytes, head: bytes) -> None:
@@ -40,6 +44,65 @@ def test_a_response_without_body(method: bytes, head: bytes) -> None:
     assert it.feed(b"more") == b""
     assert (it.left, it.surplus) == (0, False)
     it.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "length"),
+    [
+        (b"GET", b"204", None),
+        (b"GET", b"205", b"0"),
+        (b"GET", b"304", b"9"),
+        (b"HEAD", b"200", b"9"),
+        (b"HEAD", b"204", None),
+        (b"GET", b"200", b"9"),
+    ],
+)
+def test_where_a_content_length_means_something(method: bytes, status: bytes, length: bytes | None) -> None:
+    sent = response(method).feed(b"Status: " + status + b"\nContent-Length: 9\n\n")
+    assert (b"\r\nContent-Length: " + (length or b"") + b"\r\n" in sent) == (length is not None)
+    assert sent.count(b"Content-Length") == (length is not None)
+
+
+def test_a_205_says_that_nothing_follows() -> None:
+    assert b"\r\nContent-Length: 0\r\n" in response().feed(b"Status: 205\n\n")
+
+
+def test_the_limit_of_the_head() -> None:
+    output = b"A: " + b"v" * 95 + b"\n\n"
+    assert Response(b"GET", b"HTTP/1.1", head_limit=100).feed(output)
+    with pytest.raises(ScriptError, match="larger than 99 bytes"):
+        Response(b"GET", b"HTTP/1.1", head_limit=99).feed(output)
+
+
+@pytest.mark.parametrize(
+    ("output", "noted"), [(b"HTTP/1.1 203 Fine\nA: b\n\n", False), (b"Status: 203 Fine\nA: b\n\n", True)]
+)
+def test_a_name_that_promises_a_status_line(output: bytes, noted: bool) -> None:
+    it = Response(b"GET", b"HTTP/1.1", nph=True)
+    assert it.feed(output) == b"HTTP/1.1 203 Fine\r\nA: b\r\n\r\n"
+    assert it.head is not None
+    assert any("nph-" in note for note in it.head.notes) == noted
+    other = Response(b"GET", b"HTTP/1.1")
+    other.feed(output)
+    assert other.head is not None
+    assert other.head.notes == ()
+
+
+def test_a_local_redirect_is_known_before_it_is_sent() -> None:
+    it = response()
+    assert it.feed(b"Location: /there?x=1\n") == b""
+    sent = it.feed(b"\nsurplus")
+    assert it.head is not None
+    assert (it.head.kind, it.head.location) == (Kind.LOCAL_REDIRECT, b"/there?x=1")
+    assert sent == b"HTTP/1.1 302 Found\r\nLocation: /there?x=1\r\nConnection: close\r\n\r\n"
+    assert it.left == 0
+
+
+def test_nginx_follows_a_local_redirect_and_no_other() -> None:
+    local = Response(b"GET", b"HTTP/1.1", accel=True).feed(b"Location: /there?x=1\n\n")
+    assert local == b"HTTP/1.1 302 Found\r\nLocation: /there?x=1\r\nX-Accel-Redirect: /there?x=1\r\n\r\n"
+    for output in (b"Location: http://h/\n\n", b"Location: /a\nContent-Type: t/p\n\n", b"Location: /a#b\n\n"):
+        assert b"X-Accel" not in Response(b"GET", b"HTTP/1.1", accel=True).feed(output)
 
 
 def test_not_more_than_announced() -> None:

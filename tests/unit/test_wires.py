@@ -1,5 +1,7 @@
 """Wires: bytes of a connection to one request, whatever the pieces they come in."""
 
+import itertools
+import os
 import socket
 from collections.abc import Iterator
 
@@ -12,6 +14,7 @@ from pyemperor.protocol.errors import RequestError
 from pyemperor.protocol.uwsgi import encode_packet
 
 GET = b"GET /a/b?c=d HTTP/1.1\r\nHost: h:8\r\nX-One: 1\r\n\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\n%bTransfer-Encoding: chunked\r\n\r\n"
 PACKET = encode_packet([(b"REQUEST_METHOD", b"GET"), (b"PATH_INFO", b"/a/b"), (b"CONTENT_LENGTH", b"3")])
 
 
@@ -63,8 +66,26 @@ def test_modifiers_are_passed_on() -> None:
 
 def test_a_chunked_body_is_taken_where_the_front_says_its_length() -> None:
     pairs = [(b"REQUEST_METHOD", b"POST"), (b"HTTP_TRANSFER_ENCODING", b"chunked")]
-    assert fed(UwsgiWire(65535), encode_packet([*pairs, (b"CONTENT_LENGTH", b"8")])).length == 8
-    assert refused(UwsgiWire(65535), encode_packet(pairs)).status == 411
+    wire = UwsgiWire(65535)
+    assert fed(wire, encode_packet([*pairs, (b"CONTENT_LENGTH", b"8")]) + b"5\r\nhello").length == 8
+    assert wire.leftover == b"5\r\nhello"
+    assert not wire.takes_chunks
+
+
+def test_a_body_that_is_still_in_chunks_gets_its_length() -> None:
+    pairs = [(b"REQUEST_METHOD", b"POST"), (b"PATH_INFO", b"/a"), (b"HTTP_TRANSFER_ENCODING", b"Chunked")]
+    wire = UwsgiWire(65535)
+    packet = encode_packet(pairs, modifier1=5, modifier2=7)
+    assert wire.feed(packet + b"5\r\nhel") is None
+    assert wire.takes_chunks
+    variables = {b"REQUEST_METHOD": b"POST", b"PATH_INFO": b"/a", b"CONTENT_LENGTH": b"8"}
+    assert wire.feed(b"lo\r\n3;x=y\r\nyou\r\n0\r\nT: u\r\n\r\nbehind") == Request(5, 7, variables, 8)
+    assert (wire.leftover, wire.takes_chunks) == (b"helloyou", False)
+
+
+def test_other_codings_are_unknown() -> None:
+    pairs = [(b"REQUEST_METHOD", b"POST"), (b"HTTP_TRANSFER_ENCODING", b"gzip, chunked")]
+    assert refused(UwsgiWire(65535), encode_packet(pairs)).status == 501
 
 
 # ---- HTTP -----------------------------------------------------------------------------------------------
@@ -120,6 +141,11 @@ def test_targets(tcp: socket.socket, target: bytes, path: bytes, query: bytes) -
     assert variables[b"REQUEST_URI"] == target
 
 
+def test_the_host_of_a_target_counts(tcp: socket.socket) -> None:
+    request = b"GET http://h.example:81/p HTTP/1.1\r\nHost: other\r\n\r\n"
+    assert fed(HttpWire(tcp), request).variables[b"HTTP_HOST"] == b"h.example:81"
+
+
 def test_fields_with_underscores_cannot_pass_for_others(tcp: socket.socket) -> None:
     request = b"GET / HTTP/1.1\r\nHost: x\r\nX_Real_Ip: evil\r\nX-Real-Ip: good\r\n\r\n"
     assert fed(HttpWire(tcp), request).variables[b"HTTP_X_REAL_IP"] == b"good"
@@ -140,12 +166,69 @@ def test_100_continue_is_for_those_who_wait(tcp: socket.socket) -> None:
     assert other.interim() == b""
 
 
-@pytest.mark.parametrize("length", [b"", b"Content-Length: 5\r\n"])
-def test_chunks_need_a_front(tcp: socket.socket, length: bytes) -> None:
-    head = b"POST / HTTP/1.1\r\nHost: x\r\n%bTransfer-Encoding: chunked\r\n\r\n5\r\n" % length
-    error = refused(HttpWire(tcp), head)
-    assert error.status == 411
-    assert "nginx" in error.remedy
+@pytest.mark.parametrize("length", [b"", b"Content-Length: 4\r\n"])
+def test_chunks_become_a_body_with_a_length(tcp: socket.socket, length: bytes) -> None:
+    wire = HttpWire(tcp)
+    request = fed(wire, CHUNKED % length + b"5\r\nhello\r\n0\r\n\r\n")
+    assert (request.length, request.variables[b"CONTENT_LENGTH"], wire.leftover) == (5, b"5", b"hello")
+    assert b"HTTP_TRANSFER_ENCODING" not in request.variables
+
+
+def test_no_chunk_is_no_body(tcp: socket.socket) -> None:
+    wire = HttpWire(tcp)
+    request = fed(wire, CHUNKED % b"" + b"0\r\n\r\n")
+    assert (request.length, b"CONTENT_LENGTH" in request.variables, wire.leftover) == (0, False, b"")
+
+
+def test_a_large_body_in_chunks_lies_in_a_file(tcp: socket.socket) -> None:
+    body = bytes(range(256)) * 4096
+    wire = HttpWire(tcp)
+    assert wire.feed(CHUNKED % b"" + b"%x\r\n" % len(body) + body[:70000]) is None
+    request = fed(wire, body[70000:] + b"\r\n0\r\n\r\n")
+    assert request.length == len(body)
+    read, write = os.pipe()
+    with open(read, "rb") as pipe:
+        assert os.write(write, wire.leftover[1 << 16 : 1 << 17]) == 1 << 16
+        os.close(write)
+        assert pipe.read() == body[1 << 16 : 1 << 17]
+    assert bytes(wire.leftover) == body
+
+
+def test_chunks_are_limited(tcp: socket.socket) -> None:
+    sent = CHUNKED % b"" + b"5\r\nhello\r\n"
+    wire = HttpWire(tcp, chunked_limit=9)
+    assert wire.feed(sent) is None
+    assert refused(wire, b"5\r\nworld\r\n").status == 413
+    assert fed(HttpWire(tcp, chunked_limit=5), sent + b"0\r\n\r\n").length == 5
+
+
+@pytest.mark.parametrize("body", [b"hello\r\n", b"-5\r\n", b"5\r\nhello!!", b"0x5\r\n", b"5 5\r\n", b"\r\n\r\n"])
+@pytest.mark.parametrize("http", [False, True])
+def test_what_is_no_chunk(tcp: socket.socket, body: bytes, http: bool) -> None:
+    pairs = [(b"REQUEST_METHOD", b"POST"), (b"HTTP_TRANSFER_ENCODING", b"chunked")]
+    wire, head = (HttpWire(tcp), CHUNKED % b"") if http else (UwsgiWire(65535), encode_packet(pairs))
+    assert wire.feed(head) is None
+    error = refused(wire, body)
+    assert (error.status, "not in chunks" in str(error)) == (400, True)
+
+
+@pytest.mark.parametrize("http", [False, True])
+def test_an_end_inside_the_chunks(tcp: socket.socket, http: bool) -> None:
+    pairs = [(b"REQUEST_METHOD", b"POST"), (b"HTTP_TRANSFER_ENCODING", b"chunked")]
+    wire, head = (HttpWire(tcp), CHUNKED % b"") if http else (UwsgiWire(65535), encode_packet(pairs))
+    assert wire.feed(head + b"5\r\nhello\r\n") is None
+    with pytest.raises(RequestError, match="inside the request"):
+        wire.close()
+
+
+def test_100_continue_is_asked_for_before_the_first_chunk(tcp: socket.socket) -> None:
+    wire = HttpWire(tcp)
+    assert wire.interim() == b""
+    assert wire.feed(CHUNKED % b"Expect: 100-continue\r\n") is None
+    assert wire.takes_chunks
+    assert wire.interim().startswith(b"HTTP/1.1 100 ")
+    assert wire.interim() == b""
+    assert fed(wire, b"1\r\nx\r\n0\r\n\r\n").length == 1
 
 
 @pytest.mark.parametrize("pieces", [1, 2])
@@ -196,3 +279,23 @@ def test_pieces_make_no_difference(cuts: list[int], http: bool) -> None:
                 behind += piece
         assert found == expected
         assert behind == whole.leftover == body
+
+
+@given(
+    body=st.lists(st.binary(min_size=1, max_size=20), max_size=4),
+    cuts=st.sets(st.integers(1, 200), max_size=8).map(sorted),
+    http=st.booleans(),
+)
+@settings(deadline=None, max_examples=100)
+def test_chunks_in_pieces_make_no_difference(body: list[bytes], cuts: list[int], http: bool) -> None:
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in body) + b"0\r\n\r\n"
+    pairs = [(b"REQUEST_METHOD", b"POST"), (b"HTTP_TRANSFER_ENCODING", b"chunked")]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        wire: Wire = HttpWire(ours) if http else UwsgiWire(65535)
+        data = (CHUNKED % b"" if http else encode_packet(pairs)) + chunks
+        edges = [0, *(cut for cut in cuts if cut < len(data)), len(data)]
+        requests = [wire.feed(data[start:end]) for start, end in itertools.pairwise(edges)]
+    assert requests[:-1] == [None] * (len(requests) - 1)
+    assert requests[-1] is not None
+    assert (requests[-1].length, wire.leftover) == (len(b"".join(body)), b"".join(body))

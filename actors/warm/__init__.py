@@ -1,0 +1,11 @@
+"""Warm Python scripts: a fork of an interpreter that is up, in place of a cold start for each request.
+
+``templates`` is what a worker calls. ``shebang`` says which interpreter a script names; ``interpreter`` and
+``child`` are a template and a script of it as the worker sees them; ``program`` and ``rebirth`` are what runs in
+the interpreter itself.
+"""
+
+from pyemperor.actors.warm.child import Child, Exit
+from pyemperor.actors.warm.templates import PRELOAD, Templates
+
+__all__ = ["PRELOAD", "Child", "Exit", "Templates"]

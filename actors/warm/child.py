@@ -1,0 +1,97 @@
+"""A script that runs in a fork of a template, as its runner sees it."""
+
+import os
+import select
+import socket
+import struct
+from typing import NamedTuple
+
+#: How a script ended, as the template says it (``program``).
+ENDED = struct.Struct("=cidQ")
+
+
+class Exit(NamedTuple):
+    """How a script ended: wait status, CPU seconds, peak memory in bytes (wait4(2))."""
+
+    status: int
+    cpu: float
+    peak: int
+
+
+class Child:
+    """A script that was forked from a template: ``fd`` is readable when :meth:`reap` has something to say.
+
+    Its parent is the template, until that dies: then, as its subreaper, this process.
+    """
+
+    __slots__ = ("_exit", "_line", "_orphan", "_wait", "pid")
+
+    def __init__(self, pid: int, line: socket.socket) -> None:
+        self.pid = pid
+        self._exit: Exit | None = None
+        line.setblocking(False)
+        self._line = line
+        self._orphan = -1
+        self._wait = select.epoll()
+        self._wait.register(line, select.EPOLLIN)
+
+    @property
+    def fd(self) -> int:
+        """A descriptor to wait for (EPOLLIN); it is this object's, until :meth:`close`."""
+        return self._wait.fileno()
+
+    def reap(self) -> Exit | None:
+        """How the script ended; None while it runs. Never blocks."""
+        if self._exit is None and self._orphan < 0:
+            try:
+                answer = self._line.recv(ENDED.size, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return None
+            except ConnectionResetError:
+                answer = b""
+            if answer:
+                _, status, cpu, peak = ENDED.unpack(answer)
+                self._exit = Exit(status, cpu, peak)
+            else:
+                self._adopt()
+        if self._exit is None:
+            self._exit = self._wait_for_orphan()
+        return self._exit
+
+    def _adopt(self) -> None:
+        self._wait.unregister(self._line)
+        try:
+            self._orphan = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            self._exit = _UNKNOWN
+        else:
+            self._wait.register(self._orphan, select.EPOLLIN)
+
+    def _wait_for_orphan(self) -> Exit | None:
+        try:
+            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            # Another parent inherited it, or the worker's main thread has reaped it.
+            return _UNKNOWN if readable(self._orphan, 0) else None
+        if not pid:
+            return None
+        return Exit(status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+    def close(self) -> None:
+        """Give back every descriptor; the script goes on."""
+        self._wait.close()
+        self._line.close()
+        if self._orphan >= 0:
+            os.close(self._orphan)
+            self._orphan = -1
+
+
+#: Its template died before it, and somebody else took its status.
+_UNKNOWN = Exit(0, 0.0, 0)
+
+
+def readable(fd: int, seconds: float) -> bool:
+    """Whether ``fd`` has something to say within ``seconds``."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))

@@ -1,0 +1,204 @@
+"""One template process, as its worker sees it: started, asked for forks, never waited for without a deadline."""
+
+import errno
+import marshal
+import os
+import signal
+import socket
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from pyemperor.actors.clock import monotonic
+from pyemperor.actors.linux import send_fds
+from pyemperor.actors.warm.child import ENDED, Child, readable
+from pyemperor.actors.warm.shebang import Identity
+
+#: Seconds in which a template must have answered; then it is taken for hung.
+PATIENCE = 1.0
+#: Seconds in which it must be up, with everything imported.
+_STARTUP = 60.0
+
+# Read here, as whoever installed it: the vassal's user may not be able to.
+_SOURCES = [Path(__file__).with_name(name).read_bytes() for name in ("rebirth.py", "program.py")]
+#: The folder of the last script is nowhere to look for modules: that goes first.
+_BOOT = """\
+import sys
+if not getattr(sys.flags, "safe_path", sys.flags.isolated): del sys.path[0]
+if sys.version_info < (3, 8): sys.exit("too old")
+import os
+names = {"__name__": "pyemperor template"}
+for part in ("rebirth.py", "program.py"): exec(compile(os.read(3, 1 << 20), part, "exec"), names)
+"""
+
+_PATIENT = struct.pack("ll", int(PATIENCE), 0)
+_STARTED = struct.Struct("=cI")
+_FAILED = struct.Struct("=ci")
+
+
+class Program(Protocol):
+    """What is needed of a script (``script.Script``)."""
+
+    @property
+    def path(self) -> bytes: ...
+    @property
+    def arguments(self) -> tuple[bytes, ...]: ...
+    @property
+    def environment(self) -> Mapping[bytes, bytes]: ...
+    @property
+    def directory(self) -> bytes: ...
+
+
+class Key(NamedTuple):
+    """What templates differ in: an interpreter (and its version on disk), its flags, and what it started with."""
+
+    interpreter: str
+    identity: Identity
+    flags: tuple[str, ...]
+    environment: tuple[tuple[bytes, bytes], ...]
+
+
+class Failed(OSError):
+    """The template itself is of no use any more."""
+
+
+class Stricken(Failed):
+    """It came to harm while it had this request, and maybe others."""
+
+
+class Template:
+    """One interpreter, up or on its way; used by several threads at once."""
+
+    def __init__(self, key: Key, environment: dict[bytes, bytes], modules: Iterable[str]) -> None:
+        """Start it, and do not wait; raises OSError."""
+        self.key = key
+        #: What it said when it was up: its version, what could not be imported, the number of its threads.
+        self.greeting: tuple[tuple[int, int, int], list[str], int] | None = None
+        self._since = monotonic()
+        command = (key.interpreter, *key.flags)
+        self._office, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs:
+                self._office.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+                self._office.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _PATIENT)
+                for packet in (*_SOURCES, marshal.dumps((environment, list(modules), list(command)), 2)):
+                    self._office.sendall(packet)
+                self.pid = _launch((*command, "-c", _BOOT), environment, theirs.fileno())
+            self._pidfd = os.pidfd_open(self.pid)
+        except OSError:
+            self._office.close()
+            raise
+
+    def up(self) -> bool:
+        """Whether it serves; raises :class:`Failed` when it never will. Never blocks."""
+        if self.greeting is None:
+            try:
+                answer = self._office.recv(65536, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                if monotonic() > self._since + _STARTUP:
+                    raise Failed(errno.ETIMEDOUT, f"it was not up after {_STARTUP:g} s") from None
+                return False
+            except OSError:
+                answer = b""
+            if not answer:
+                raise Failed(errno.ENOEXEC, "it ended before it was up: is it a Python, 3.8 or newer?")
+            self.greeting = marshal.loads(answer)
+            if self.greeting[2] > 1:
+                raise Failed(errno.ENOTSUP, "a module of cgi-warm-preload starts threads, which no fork inherits")
+        return True
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until :meth:`up` has something to say, at most for ``seconds``."""
+        return self.greeting is not None or readable(self._office.fileno(), seconds)
+
+    def spawn(self, script: Program, identity: Identity, fds: tuple[int, int, int]) -> Child:
+        """Fork a child for the request; raises OSError if it will not run, Failed if nothing will any more."""
+        request = (script.path, identity, script.arguments, dict(script.environment), script.directory)
+        line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs:
+                self._ask(marshal.dumps(request, 2), (*fds, theirs.fileno()))
+            return Child(self._answer(line), line)
+        except BaseException:
+            line.close()
+            raise
+
+    def _ask(self, request: bytes, fds: tuple[int, ...]) -> None:
+        try:
+            # May wait: the queue of such a socket is short (net.unix.max_dgram_qlen).
+            send_fds(self._office, request, fds, socket.MSG_NOSIGNAL)
+        except (BrokenPipeError, ConnectionResetError):
+            raise Failed(errno.EPIPE, "it is dead") from None
+        except BlockingIOError:
+            raise Failed(errno.ETIMEDOUT, "it hangs") from None
+
+    def _answer(self, line: socket.socket) -> int:
+        line.settimeout(PATIENCE)
+        late = False
+        try:
+            answer = line.recv(ENDED.size)
+        except TimeoutError:
+            # From now on the child cannot say that it begins; if it has just said so, it runs.
+            line.shutdown(socket.SHUT_RD)
+            answer, late = line.recv(ENDED.size), True
+        except ConnectionResetError:
+            answer = b""
+        if answer[:1] == b"S":
+            return int(_STARTED.unpack(answer)[1])
+        if answer[:1] == b"F":
+            number = _FAILED.unpack(answer)[1]
+            raise OSError(number, os.strerror(number))
+        if answer[:1] == b"E":
+            raise OSError(errno.EAGAIN, "the child died before it began")
+        raise Stricken(errno.ETIMEDOUT, "it hangs") if late else Stricken(errno.EPIPE, "it died")
+
+    def close(self) -> None:
+        """Let it go: it ends when its scripts have."""
+        self._office.close()
+
+    def kill(self) -> None:
+        """End it now; its scripts live on."""
+        self.close()
+        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def wait_until_gone(self, seconds: float) -> bool:
+        """Wait until it has ended, at most for ``seconds``."""
+        return readable(self._pidfd, seconds)
+
+    def gone(self) -> bool:
+        """Whether it has ended; then nothing is left of it."""
+        try:
+            if os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG) is None:
+                return False
+        except ChildProcessError:
+            pass  # the worker reaps what it does not know
+        os.close(self._pidfd)
+        return True
+
+
+def _launch(command: tuple[str, ...], environment: dict[bytes, bytes], office: int) -> int:
+    """Start the interpreter; only a program of its own, not a wrapper that would choose one for each folder."""
+    with open(command[0], "rb") as file:
+        if file.read(4) != b"\x7fELF":
+            raise OSError(errno.ENOEXEC, f"{command[0]} is a script")
+    # Streams of the kind that most scripts get. Whatever the interpreter itself has to say, it says to nobody.
+    unread, pipe = os.pipe2(os.O_CLOEXEC)
+    try:
+        return os.posix_spawn(
+            command[0],
+            command,
+            environment,
+            file_actions=(
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, pipe, 1),
+                (os.POSIX_SPAWN_DUP2, pipe, 2),
+                (os.POSIX_SPAWN_DUP2, office, 3),
+            ),
+            setsid=True,
+            setsigmask=(),
+            setsigdef=tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}),
+        )
+    finally:
+        os.close(unread)
+        os.close(pipe)

@@ -1,0 +1,174 @@
+"""A worker's templates: which exist, how a script is forked from one, and what becomes of those that fail.
+
+Whatever goes wrong here is an OSError, raised before the script has begun: then it can be run by exec, and
+nothing is lost. A script is never begun twice: its child begins only by a word on the line, and the line is
+hung up before anybody runs the script in another way.
+"""
+
+import errno
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pyemperor.actors.clock import monotonic
+from pyemperor.actors.warm.child import Child
+from pyemperor.actors.warm.interpreter import PATIENCE, Failed, Key, Program, Stricken, Template
+from pyemperor.actors.warm.shebang import Identity, Named, examine, identity_of
+
+#: What is imported unless `cgi-warm-preload` says something else: what many scripts use, and what starts quickly.
+PRELOAD = (
+    "base64", "collections", "contextlib", "csv", "datetime", "functools",
+    "hashlib", "html", "http.cookies", "io", "json", "locale", "os", "pathlib", "re",
+    "string", "time", "traceback", "urllib.parse", "uuid",
+)  # fmt: skip
+
+#: Seconds until one that failed is started again: doubled each time, up to the second.
+_BACKOFF = (1.0, 60.0)
+#: Templates at a time; the least recently used ends, when its scripts have.
+_MOST = 8
+#: How often a template may die over a version of a script before that runs by exec for good.
+_STRIKES = 2
+_REMEMBERED = 1024
+
+#: What of a request's environment an interpreter, the dynamic linker or the C library looks at when it starts.
+_AT_START = (b"PYTHON", b"LC_", b"LD_", b"MALLOC_", b"GLIBC_", b"OPENSSL_")
+_AT_START_TOO = frozenset((b"LANG", b"LANGUAGE", b"HOME", b"TZ"))
+
+
+class Templates:
+    """All templates of a worker: each is started by the first script that names its interpreter.
+
+    ``environment`` is what every script of the vassal is given, ``modules`` are imported in advance. ``log`` is
+    told, in one line, of whatever a user should know. Safe to use from several threads.
+    """
+
+    def __init__(
+        self,
+        log: Callable[[str], None],
+        environment: Mapping[bytes, bytes] | None = None,
+        modules: Iterable[str] = PRELOAD,
+    ) -> None:
+        self._log = log
+        self._environment = {n: v for n, v in (environment or {}).items() if not _matters(n)}
+        self._modules = tuple(modules)
+        self._lock = threading.Lock()
+        self._templates: OrderedDict[Key, Template] = OrderedDict()
+        self._ended: list[Template] = []
+        #: Failures in a row, and when to try again.
+        self._failures: OrderedDict[Key, tuple[int, float]] = OrderedDict()
+        self._strikes: OrderedDict[tuple[bytes, Identity], int] = OrderedDict()
+
+    def spawn(self, script: Program, stdin: int, stdout: int, stderr: int) -> Child:
+        """Run ``script`` in a fork of the template of its ``#!`` line, with these descriptors as 0, 1 and 2.
+
+        Raises OSError when it cannot: the script has not begun and is to be run by exec. That is so while a
+        template starts: nobody waits for one. The call takes two seconds at most, when a template hangs.
+        """
+        named = examine(script.path, script.environment)
+        blamed = (script.path, named.identity)
+        if self._strikes.get(blamed, 0) >= _STRIKES:
+            raise OSError(errno.ENOEXEC, "templates have died over this script")
+        template = self._template(_key(named, script.environment))
+        try:
+            child = template.spawn(script, named.identity, (stdin, stdout, stderr))
+        except Failed as error:
+            with self._lock:
+                if isinstance(error, Stricken):
+                    _remember(self._strikes, blamed, self._strikes.get(blamed, 0) + 1)
+                self._failed(template, error)
+            raise
+        if self._strikes or self._failures:
+            with self._lock:
+                self._strikes.pop(blamed, None)
+                self._failures.pop(template.key, None)
+        return child
+
+    def wait_until_up(self, script: Program, seconds: float) -> bool:
+        """Start the template of ``script``, and wait; False after ``seconds``. Raises OSError if it fails."""
+        key = _key(examine(script.path, script.environment), script.environment)
+        try:
+            self._template(key)
+        except BlockingIOError:
+            if not self._templates[key].wait(seconds):
+                return False
+            self._template(key)
+        return True
+
+    def _template(self, key: Key) -> Template:
+        with self._lock:
+            template = self._templates.get(key)
+            if template is None:
+                template = self._start(key)
+            self._templates.move_to_end(key)
+            fresh = template.greeting is None
+            try:
+                if not template.up():
+                    raise BlockingIOError(errno.EAGAIN, "the template is not up yet")
+            except Failed as error:
+                self._failed(template, error)
+                raise
+            if fresh:
+                self._welcome(template)
+            return template
+
+    def _start(self, key: Key) -> Template:
+        self._ended = [template for template in self._ended if not template.gone()]
+        _, at = self._failures.get(key, (0, 0.0))
+        if monotonic() < at:
+            raise OSError(errno.EBUSY, "the template has failed, and waits before it starts again")
+        if len(self._templates) >= _MOST:
+            _, oldest = self._templates.popitem(last=False)
+            oldest.close()
+            self._ended.append(oldest)
+        template = Template(key, {**self._environment, **dict(key.environment)}, self._modules)
+        self._templates[key] = template
+        return template
+
+    def _welcome(self, template: Template) -> None:
+        assert template.greeting is not None
+        missing = template.greeting[1]
+        if missing:
+            self._log(f"{template.key.interpreter} cannot import, for cgi-warm-preload: {', '.join(missing)}")
+
+    def _failed(self, template: Template, error: OSError) -> None:
+        if self._templates.get(template.key) is not template:
+            return  # another thread has seen it, too
+        del self._templates[template.key]
+        template.kill()
+        self._ended.append(template)
+        failures = self._failures.get(template.key, (0, 0.0))[0] + 1
+        wait = min(_BACKOFF[0] * 2 ** (failures - 1), _BACKOFF[1])
+        _remember(self._failures, template.key, (failures, monotonic() + wait))
+        command = " ".join((template.key.interpreter, *template.key.flags))
+        self._log(f"the template of {command} failed: {error.strerror}; its scripts start cold for {wait:g} s")
+
+    def close(self) -> None:
+        """End all templates, and wait a second for it; scripts that still run live on."""
+        with self._lock:
+            for template in self._templates.values():
+                template.kill()
+                self._ended.append(template)
+            self._templates.clear()
+            end = monotonic() + PATIENCE
+            for template in self._ended:
+                template.wait_until_gone(max(0.0, end - monotonic()))
+            self._ended = [template for template in self._ended if not template.gone()]
+
+
+def _key(named: Named, environment: Mapping[bytes, bytes]) -> Key:
+    found = os.stat(named.interpreter)
+    relevant = tuple(sorted((name, value) for name, value in environment.items() if _matters(name)))
+    return Key(named.interpreter, identity_of(found), named.flags, relevant)
+
+
+def _matters(name: bytes) -> bool:
+    return name in _AT_START_TOO or name.startswith(_AT_START)
+
+
+def _remember(table: OrderedDict[Any, Any], key: object, value: object) -> None:
+    table[key] = value
+    table.move_to_end(key)
+    if len(table) > _REMEMBERED:
+        table.popitem(last=False)

@@ -1,0 +1,843 @@
+"""A script that is forked from the template behaves as one that its interpreter runs from a cold start.
+
+The table is run both ways, with the same descriptors, environment and directory: stdout, stderr and exit status
+are the same to the byte.
+"""
+
+import ast
+import errno
+import json
+import os
+import re
+import select
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from pyemperor.actors.linux import become_subreaper
+from pyemperor.actors.warm import Child, Templates, interpreter
+from pyemperor.actors.warm.shebang import named
+
+PATIENCE = 15.0
+ENVIRONMENT = {b"PATH": b"/usr/bin:/bin", b"LANG": b"C.UTF-8", b"GATEWAY_INTERFACE": b"CGI/1.1"}
+#: Interpreters of this machine: the one that runs the tests, the system's, and those that lie beside the first.
+OTHERS = sorted(
+    path
+    for path in {Path("/usr/bin/python3"), *Path(sys.base_prefix).parent.glob("3.*/bin/python3")}
+    if path.exists() and not str(path).startswith(sys.base_prefix)
+)
+
+
+@dataclass(frozen=True)
+class Cgi:
+    """A script as a handler gives it (``script.Script``)."""
+
+    path: bytes
+    arguments: tuple[bytes, ...]
+    environment: dict[bytes, bytes] = field(default_factory=lambda: dict(ENVIRONMENT))
+
+    @property
+    def directory(self) -> bytes:
+        return os.path.dirname(self.path)
+
+
+@dataclass(frozen=True)
+class Ran:
+    out: bytes
+    err: bytes
+    status: int
+
+
+def plain(ran: Ran) -> Ran:
+    """Without addresses, which are never the same."""
+    out, err = (re.sub(rb"0x[0-9a-f]+", b"0x", said) for said in (ran.out, ran.err))
+    return Ran(out, err, ran.status)
+
+
+class Place:
+    """A folder of scripts, and the templates that run them."""
+
+    def __init__(self, folder: Path, templates: Templates, log: list[str]) -> None:
+        self.folder = folder
+        self.templates = templates
+        self.log = log
+
+    def script(
+        self, text: str, *words: bytes, name: str = "script.py", shebang: str = sys.executable, **env: str
+    ) -> Cgi:
+        file = self.folder / name
+        file.write_text(f"#!{shebang}\n{text}")
+        file.chmod(0o755)
+        settled(file)
+        environment = {**ENVIRONMENT, **{name.encode(): value.encode() for name, value in env.items()}}
+        return Cgi(bytes(file), (bytes(file), *words), environment)
+
+    def warm(self, script: Cgi, stdin: bytes | None = None) -> Ran:
+        assert self.templates.wait_until_up(script, PATIENCE)
+        with running(self.templates, script, stdin) as run:
+            return run.wait()
+
+    def cold(self, script: Cgi, stdin: bytes | None = None) -> Ran:
+        run = subprocess.Popen(
+            script.arguments,
+            env=script.environment,
+            cwd=script.directory,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        out, err = run.communicate(stdin, timeout=PATIENCE)
+        return Ran(out, err, run.returncode)
+
+
+def settled(file: Path) -> None:
+    """Wait until the file's times tell this version from the next, as they do for whoever edits by hand."""
+    found = file.stat()
+    while time.time_ns() < found.st_ctime_ns + 20_000_000:
+        os.sched_yield()
+
+
+class running:
+    """A script on its way, with pipes to it."""
+
+    def __init__(self, templates: Templates, script: Cgi, stdin: bytes | None = None) -> None:
+        if stdin is None:
+            theirs = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        else:
+            theirs, ours = os.pipe2(os.O_CLOEXEC)
+            os.write(ours, stdin)
+            os.close(ours)
+        self.out, out = os.pipe2(os.O_CLOEXEC)
+        self.err, err = os.pipe2(os.O_CLOEXEC)
+        try:
+            self.child: Child = templates.spawn(script, theirs, out, err)
+        except BaseException:
+            os.close(self.out)
+            os.close(self.err)
+            raise
+        finally:
+            for fd in (theirs, out, err):
+                os.close(fd)
+
+    def __enter__(self) -> "running":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.child.close()
+        os.close(self.out)
+        os.close(self.err)
+
+    def read(self) -> tuple[bytes, bytes]:
+        """All output, both streams at once."""
+        said = {self.out: b"", self.err: b""}
+        poll = select.poll()
+        for fd in said:
+            poll.register(fd, select.POLLIN)
+        talking = set(said)
+        while talking:
+            ready = poll.poll(PATIENCE * 1000)
+            assert ready, f"the script says nothing and does not end: {said}"
+            for fd, _ in ready:
+                data = os.read(fd, 65536)
+                said[fd] += data
+                if not data:
+                    poll.unregister(fd)
+                    talking.discard(fd)
+        return said[self.out], said[self.err]
+
+    def wait(self) -> Ran:
+        out, err = self.read()
+        return Ran(out, err, os.waitstatus_to_exitcode(self.status()))
+
+    def status(self) -> int:
+        while (exit := self.child.reap()) is None:
+            assert readable(self.child.fd), "the script does not end"
+        assert self.child.reap() == exit
+        return exit.status
+
+
+def readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(PATIENCE * 1000))
+
+
+@pytest.fixture(scope="module")
+def templates() -> Iterator[tuple[Templates, list[str]]]:
+    log: list[str] = []
+    templates = Templates(log.append)
+    yield templates, log
+    templates.close()
+
+
+@pytest.fixture
+def place(tmp_path: Path, templates: tuple[Templates, list[str]]) -> Place:
+    return Place(tmp_path, *templates)
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """Where other interpreters run: some of them are too old."""
+    log: list[str] = []
+    templates = Templates(log.append)
+    yield Place(tmp_path_factory.mktemp("versions"), templates, log)
+    templates.close()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Place]:
+    """A place whose templates nobody else uses: the test will harm them."""
+    log: list[str] = []
+    templates = Templates(log.append)
+    yield Place(tmp_path, templates, log)
+    templates.close()
+
+
+# ---- as from a cold start -----------------------------------------------------------------------------------
+
+TABLE = {
+    "print": "print('Content-Type: text/plain\\n\\nhello')",
+    "empty": "",
+    "arguments": "import sys; print(sys.argv)",
+    "path": "import sys; print(sys.path)",
+    "names": "print(sorted(globals())); print(list(globals()))",
+    "main": "import __main__, sys\nassert sys.modules['__main__'] is __main__\n"
+    "assert vars(__main__) is globals()\n"
+    "if __name__ == '__main__':\n    print(__file__, __doc__, __spec__, __package__, __cached__)\n"
+    "    print(type(__loader__).__name__, __loader__.name, __loader__.path, __builtins__)",
+    "docstring": "'''What it does.'''\nprint(__doc__)",
+    "executable": "import sys; print(sys.executable, sys.prefix, sys.flags, sys.orig_argv, sys.warnoptions)",
+    "directory": "import os; print(os.getcwd())",
+    "environment": "import os; print(os.environ, os.environb, os.getenv('LANG'))",
+    "environment below": "import subprocess; print(subprocess.run(['env', '-0'], capture_output=True).stdout)",
+    "streams": "import sys\nfor s in (sys.stdin, sys.stdout, sys.stderr):\n"
+    "    print(s, s.fileno(), s.encoding, s.errors, s.line_buffering, s.write_through, s.buffer, s.mode, s.name,\n"
+    "          s.seekable(), s.isatty(), s.newlines, s.buffer.raw.name, s.buffer.raw.mode, s.buffer.raw.closefd)\n"
+    "assert sys.stdin is sys.__stdin__ and sys.stdout is sys.__stdout__ and sys.stderr is sys.__stderr__",
+    "defaults": "import sys, locale, time\nprint(sys.getdefaultencoding(), sys.getfilesystemencoding(),\n"
+    "      locale.setlocale(locale.LC_CTYPE), locale.setlocale(locale.LC_ALL), time.tzname)",
+    "signals": "import signal\nfor s in sorted(signal.valid_signals()): print(s, signal.getsignal(s))\n"
+    "print(signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.set_wakeup_fd(-1), signal.alarm(0))",
+    "descriptors": "import os; print(sorted(os.listdir('/proc/self/fd')))",
+    "umask": "import os; print(os.umask(0))",
+    "session": "import os; print(os.getsid(0) == os.getpgrp() == os.getpid())",
+    "name": "print(open('/proc/self/comm').read())",
+    "collector": "import gc; print(gc.isenabled(), gc.get_threshold(), gc.get_debug(), gc.garbage)",
+    "exit 3": "import sys; sys.exit(3)",
+    "exit none": "print('x'); raise SystemExit",
+    "exit true": "raise SystemExit(True)",
+    "exit negative": "raise SystemExit(-1)",
+    "exit large": "raise SystemExit(257)",
+    "exit huge": "raise SystemExit(1 << 70)",
+    "exit words": "import sys; print('out'); sys.exit('no\u00fcn')",
+    "exit tuple": "import sys; sys.exit((1, 2))",
+    "os._exit": "import os; print('lost'); os._exit(5)",
+    "killed": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+    "aborted": "import resource, os; resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); os.abort()",
+    "exception": "import sys\ndef f():\n    raise ValueError('no')\nprint('before')\nf()",
+    "exception chained": "def f():\n    try:\n        {}['x']\n    except KeyError as e:\n"
+    "        raise ValueError('no') from e\ntry:\n    f()\nexcept ValueError:\n    1 / 0",
+    "exception group": "raise ExceptionGroup('several', [ValueError(1), TypeError(2)])",
+    "exception in module": "import json; json.loads('{')",
+    "interrupted": "import atexit; atexit.register(print, 'end'); raise KeyboardInterrupt",
+    "interrupted by signal": "import os, signal; print('x'); os.kill(os.getpid(), signal.SIGINT)",
+    "recursion": "def f(): f()\ntry:\n    f()\nexcept RecursionError as e: print(e)",
+    "excepthook": "import sys\ndef hook(*a): print(a[0], a[1], a[2].tb_frame.f_code.co_name, sys.exc_info())\n"
+    "sys.excepthook = hook\n1 / 0",
+    "excepthook fails": "import sys\ndef hook(*a): raise KeyError('hook')\nsys.excepthook = hook\n1 / 0",
+    "excepthook exits": "import sys\ndef hook(*a): sys.exit(9)\nsys.excepthook = hook\n1 / 0",
+    "last": "import sys, atexit\natexit.register(lambda: print(sys.last_type, sys.last_value))\n1 / 0",
+    "warning": "import warnings\ndef f(): warnings.warn('beware')\nf()",
+    "atexit": "import atexit\natexit.register(print, 'one'); atexit.register(print, 'two'); print('body')",
+    "atexit after error": "import atexit\natexit.register(print, 'end')\n1 / 0",
+    "atexit fails": "import atexit\natexit.register(print, 'end'); atexit.register(lambda: 1 / 0)",
+    "threads": "import threading\ngate = threading.Event()\ndef f():\n    gate.wait(); print('thread')\n"
+    "threading.Thread(target=f).start()\n"
+    "print('body', threading.current_thread() is threading.main_thread(), threading.enumerate()[0].name)\n"
+    "gate.set()",
+    "daemon threads": "import threading\nup = threading.Event()\ndef f():\n"
+    "    up.set(); threading.Event().wait()\nthreading.Thread(target=f, daemon=True).start(); up.wait()\n"
+    "print('body', threading.active_count())",
+    "pool": "from concurrent.futures import ThreadPoolExecutor\n"
+    "print(list(ThreadPoolExecutor(2).map(abs, [-1, -2])))",
+    "multiprocessing": "import multiprocessing\ndef f(x): return x * x\nif __name__ == '__main__':\n"
+    "    with multiprocessing.get_context('fork').Pool(2) as pool: print(pool.map(f, [1, 2, 3]))",
+    "multiprocessing spawn": "import multiprocessing\ndef f(x): print(x, flush=True)\nif __name__ == '__main__':\n"
+    "    p = multiprocessing.get_context('spawn').Process(target=f, args=(4,))\n    p.start(); p.join()\n"
+    "    print(p.exitcode)",
+    "subprocess": "import subprocess\nprint(subprocess.check_output(['cat'], input=b'fed'))",
+    "os.system": "import os, sys\nprint('first', flush=True); print(os.system('echo second; exit 3'))",
+    "fork": "import os\nif os.fork(): os.wait(); print('parent')\nelse: print('child')",
+    "pickle": "import pickle\nclass A:\n    pass\nprint(type(pickle.loads(pickle.dumps(A()))) is A)",
+    "dataclass": "from __future__ import annotations\nimport dataclasses, typing\n@dataclasses.dataclass\n"
+    "class A:\n    x: int = 1\nprint(A(), typing.get_type_hints(A), __annotations__)",
+    "annotations": "x: int = 1\nprint(__annotations__)",
+    "inspect": "import inspect\ndef f():\n    return 1\nprint(inspect.getsource(f), inspect.getmodule(f))",
+    "exec": "import os, sys\nos.execv('/bin/echo', ['echo', 'replaced'])",
+    "unflushed file": "f = open('made', 'w'); f.write('hi')",
+    "unflushed file in a function": "class A:\n    pass\na = A(); a.me = a; a.f = open('made', 'w')\n"
+    "a.f.write('hi')\ndef g(): return a",
+    "unflushed file without a name": "open('made', 'w').write('hi')",
+    "unflushed file after an error": "def g(): pass\nf = open('made', 'w'); f.write('hi')\n1 / 0",
+    "unflushed file in a module": "import helper",
+    "del": "class A:\n    def __del__(self): print('deleted')\na = A()\ndef f(): return a",
+    "finalize": "import weakref\nclass A:\n    pass\na = A(); weakref.finalize(a, print, 'finalized')",
+    "temporary": "import tempfile, os\nd = tempfile.TemporaryDirectory(dir='.'); print(os.path.isdir(d.name))",
+    "stdout replaced": "import sys, io\n"
+    "sys.stdout = io.TextIOWrapper(sys.stdout.detach(), 'latin-1')\nprint('\\xfc')",
+    "stdout codec": "import sys, codecs\n"
+    "sys.stdout = codecs.getwriter('utf-8')(sys.stdout.buffer)\nprint('\\xfc')",
+    "stdout buffer": "import sys\nsys.stdout.buffer.write(b'\\xff\\0')",
+    "stdout kept": "import sys, io\nkept = sys.stdout; print('one'); sys.stdout = io.StringIO(); print('two')",
+    "stdout none": "import sys\nsys.stdout = None\nprint('lost')",
+    "stdout closed": "import sys\nprint('x'); sys.stdout.close()",
+    "stdout descriptor closed": "import os\nprint('x', flush=True); os.close(1); print('y')",
+    "stderr none": "import sys\nsys.stderr = None\n1 / 0",
+    "order": "import sys\nprint('Status: 200'); print('oops', file=sys.stderr); sys.stdout.flush(); print('end')",
+    "surrogates": "import sys\nprint('\\udcff')",
+    "help": "print(exit, quit, copyright)",
+    "caches": "import json, sys\nprint(sys.getrecursionlimit(), sys.getswitchinterval(), sys.gettrace())",
+    "import beside": "import beside; print(beside.__name__, beside.WORD)",
+    "shadow": "import json; print(json.__file__)",
+}
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_as_from_a_cold_start(place: Place, case: str) -> None:
+    (place.folder / "beside.py").write_text("WORD = 'neighbour'")
+    (place.folder / "helper.py").write_text("def f(): pass\nf = open('made', 'w'); f.write('hi')")
+    script = place.script(TABLE[case], b"a", b"b\xff c")
+    expected = place.cold(script)
+    made = place.folder / "made"
+    written = made.read_text() if made.exists() else None
+    made.unlink(missing_ok=True)
+    assert plain(place.warm(script)) == plain(expected)
+    assert (made.read_text() if made.exists() else None) == written
+    assert not place.log
+
+
+INPUT = {
+    "read": "import sys; print(sys.stdin.read())",
+    "buffer": "import sys; print(sys.stdin.buffer.read(), sys.stdin.encoding)",
+    "descriptor": "import os; print(os.read(0, 100))",
+    "lines": "for line in __import__('sys').stdin: print(repr(line))",
+    "input": "print(repr(input()))",
+    "form": "import sys, os, urllib.parse\n"
+    "print(urllib.parse.parse_qs(sys.stdin.buffer.read(int(os.environ['CONTENT_LENGTH']))))",
+    "unread": "print('early')",
+    "passed on": "import subprocess; print(subprocess.run(['cat'], stdout=subprocess.PIPE).stdout)",
+    "kind": "import sys; print(sys.stdin, sys.stdin.seekable(), sys.stdin.buffer.raw)",
+}
+
+
+@pytest.mark.parametrize("case", INPUT)
+def test_the_body_is_on_stdin(place: Place, case: str) -> None:
+    body = b"a=1&b=\r\n\xfc" if case in ("buffer", "descriptor", "form", "unread") else "a=\u00fc\r\nb".encode()
+    script = place.script(INPUT[case], CONTENT_LENGTH=str(len(body)))
+    assert place.warm(script, body) == place.cold(script, body)
+
+
+SETTINGS = [
+    {"LANG": "C"},
+    {"LC_ALL": "C"},
+    {"LC_CTYPE": "C", "LANG": ""},
+    {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    {"PYTHONIOENCODING": "latin-1:replace"},
+    {"PYTHONUNBUFFERED": "1"},
+    {"PYTHONHASHSEED": "7"},
+    {"TZ": "Asia/Tokyo"},
+    {"HOME": "/nowhere", "PYTHONPATH": "/elsewhere"},
+]
+SETTING = (
+    "import sys, os, locale, time\n"
+    "for s in (sys.stdin, sys.stdout, sys.stderr):\n"
+    "    print(s.encoding, s.errors, s.line_buffering, s.write_through)\n"
+    "print(sys.flags, sys.getfilesystemencoding(), locale.setlocale(locale.LC_CTYPE), time.tzname)\n"
+    "print(os.environ, sys.path, hash('x') if 'PYTHONHASHSEED' in os.environ else 0)"
+)
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+def test_an_environment_that_matters_at_the_start_has_a_template_of_its_own(
+    own: Place, setting: dict[str, str]
+) -> None:
+    script = own.script(SETTING, **setting)
+    assert own.warm(script) == own.cold(script)
+
+
+@pytest.mark.parametrize("flags", ["-u", "-I", "-Es", "-S", "-sB", "-O", "-bb", "-P", "-Wignore", "-Xutf8"])
+def test_flags_of_the_first_line(own: Place, flags: str) -> None:
+    text = "assert __debug__, 'optimized'\n" if flags == "-O" else ""
+    script = own.script(text + TABLE["executable"] + "\n" + TABLE["path"], shebang=f"{sys.executable} {flags}")
+    assert own.warm(script) == own.cold(script)
+
+
+@pytest.mark.parametrize("python", OTHERS, ids=str)
+@pytest.mark.parametrize(
+    "case", ["names", "streams", "signals", "exception", "atexit", "unflushed file", "threads", "daemon threads"]
+)
+def test_other_versions(versions: Place, python: Path, case: str) -> None:
+    script = versions.script(TABLE[case], shebang=str(python))
+    question = [str(python), "-c", "import sys; print(sys.version_info >= (3, 8))"]
+    version = subprocess.run(question, capture_output=True, check=True, timeout=50)
+    if version.stdout != b"True\n":
+        with pytest.raises(OSError, match=r"is it a Python, 3.8 or newer\?|waits before it starts again"):
+            versions.warm(script)
+        return
+    (versions.folder / "made").unlink(missing_ok=True)
+    ran = versions.warm(script)
+    made = case != "unflushed file" or (versions.folder / "made").read_text() == "hi"
+    assert made
+    assert ran == versions.cold(script)
+
+
+def test_a_virtual_environments_scripts_see_its_packages(own: Place, tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=50)
+    (package,) = venv.glob("lib/python*/site-packages")
+    (package / "only_here.py").write_text("WORD = 'found'")
+    script = own.script("import only_here, sys; print(only_here.WORD, sys.prefix)", shebang=f"{venv}/bin/python3")
+    ran = own.warm(script)
+    assert ran == own.cold(script)
+    assert ran.out.split() == [b"found", bytes(venv)]
+
+
+# ---- the environment is the request's -----------------------------------------------------------------------
+
+
+def test_the_environment_is_the_requests_to_the_byte(place: Place) -> None:
+    script = place.script("import subprocess; subprocess.run(['env', '-0'])")
+    odd = {b"QUERY_STRING": b"\xff\xfe=&\n", b"HTTP_X": b"", b"lower": "\u00fc".encode(), b"HTTP_LANG": b"x"}
+    script = Cgi(script.path, script.arguments, {**ENVIRONMENT, **odd})
+    expected = place.cold(script)
+    assert place.warm(script) == expected
+    assert b"QUERY_STRING=\xff\xfe=&\n\0" in expected.out
+
+
+def test_nothing_is_left_of_the_request_before(place: Place) -> None:
+    text = "import os, sys\nprint(os.environ.get('SECRET'), sys.argv, globals().get('left'))\nleft = 1\n"
+    text += "sys.path.append('/left'); os.environ['LEFT'] = '1'; sys.modules['left'] = os"
+    first = place.script(text, b"word", SECRET="of the first")
+    assert place.warm(first).out.startswith(b"of the first [")
+    second = Cgi(first.path, first.arguments[:1])
+    assert place.warm(second) == place.cold(second)
+
+
+def test_random_numbers_differ(place: Place) -> None:
+    script = place.script("import random, os, uuid; print(random.random(), uuid.uuid4(), os.urandom(4))")
+    assert len({place.warm(script).out for _ in range(5)}) == 5
+
+
+def test_random_numbers_differ_where_the_module_is_preloaded(own: Place) -> None:
+    own.templates = Templates(own.log.append, modules=("random", "tempfile"))
+    script = own.script("import random, tempfile; print(random.random(), next(tempfile._get_candidate_names()))")
+    try:
+        assert len({own.warm(script).out for _ in range(5)}) == 5
+    finally:
+        own.templates.close()
+
+
+# ---- what is run ---------------------------------------------------------------------------------------------
+
+
+def test_an_edited_script_runs_as_it_is(place: Place) -> None:
+    for number in range(20):  # of the same size, and the clock of a file system is coarse
+        file = place.folder / "edited.py"
+        file.write_text(f"#!{sys.executable}\nprint('{number:02}')\n")
+        file.chmod(0o755)
+        script = Cgi(bytes(file), (bytes(file),))
+        assert place.warm(script).out == b"%02d\n" % number
+
+
+def test_a_script_behind_a_link_imports_what_lies_beside_it(place: Place) -> None:
+    target = place.folder / "target"
+    target.mkdir()
+    (target / "beside.py").write_text("WORD = 1")
+    real = place.script("import beside, sys; print(sys.path[0], __file__, sys.argv)", name="target/real.py")
+    (place.folder / "link.py").symlink_to(os.fsdecode(real.path))
+    link = bytes(place.folder / "link.py")
+    script = Cgi(link, (link,))
+    assert place.warm(script) == place.cold(script)
+
+
+COLD = {
+    "syntax": ("print('x'\n", errno.ENOEXEC),
+    "null": ("x = '\0'", errno.ENOEXEC),
+    "indentation": ("if True:\nx = 1", errno.ENOEXEC),
+    "nested": ("(" * 5000 + ")" * 5000, errno.ENOEXEC),
+    "warned about": ("x = 1\nprint(x is 1)", errno.ENOEXEC),
+}
+
+
+@pytest.mark.parametrize("case", COLD)
+def test_what_the_compiler_has_to_say_is_left_to_a_cold_start(place: Place, case: str) -> None:
+    text, number = COLD[case]
+    script = place.script(text)
+    assert place.cold(script).err
+    for _ in range(2):  # also when it is known
+        with pytest.raises(OSError, match="format") as raised:
+            place.warm(script)
+        assert raised.value.errno == number
+    assert place.warm(place.script("print('still up')")).out == b"still up\n"
+
+
+LINES = {
+    "#!/usr/bin/python3\n": ("/usr/bin/python3", ()),
+    "#! /usr/bin/python3 -Es \n": ("/usr/bin/python3", ("-Es",)),
+    "#!/usr/bin/python3.11\tq\n": None,
+    "#!/usr/bin/python\n": ("/usr/bin/python", ()),
+    "#!/usr/bin/python2\n": None,
+    "#!/usr/bin/python3": None,
+    "#!/usr/bin/python3\r\n": None,
+    "#!/usr/bin/python3 -m\n": None,
+    "#!/usr/bin/python3 -u -E\n": None,
+    "#!/usr/bin/python3 -i\n": None,
+    "#!/usr/bin/pypy3\n": None,
+    "#!python3\n": None,
+    "#!/bin/sh\n": None,
+    "#!/usr/bin/env sh\n": None,
+    "#!/usr/bin/env X=1 python3\n": None,
+    "#!/usr/bin/env\n": None,
+    "#!\n": None,
+    "print()\n": None,
+    "\x7fELF": None,
+}
+
+
+@pytest.mark.parametrize("line", LINES, ids=repr)
+def test_the_first_line_names_the_interpreter(line: str) -> None:
+    expected = LINES[line]
+    if expected is None:
+        with pytest.raises(OSError, match=r".") as raised:
+            named(line.encode(), "/usr/bin:/bin")
+        assert raised.value.errno == errno.ENOEXEC
+    else:
+        assert named(line.encode(), "/usr/bin:/bin") == expected
+
+
+def test_env_looks_for_the_interpreter_in_the_requests_path(place: Place) -> None:
+    folder = place.folder / "bin"
+    folder.mkdir()
+    (folder / "python3").symlink_to(sys.executable)
+    assert named(b"#!/usr/bin/env python3\n", f"/nowhere:{folder}") == (f"{folder}/python3", ())
+    assert named(b"#!/usr/bin/env -S python3 -u -E\n", str(folder)) == (f"{folder}/python3", ("-u", "-E"))
+    with pytest.raises(OSError, match="not a Python"):
+        named(b"#!/usr/bin/env python3\n", "/nowhere")
+
+
+def test_a_wrapper_is_no_interpreter(own: Place) -> None:
+    wrapper = own.folder / "python3"
+    wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    wrapper.chmod(0o755)
+    with pytest.raises(OSError, match="is a script"):
+        own.warm(own.script("print(1)", shebang=str(wrapper)))
+
+
+def test_who_may_not_execute_a_script_does_not_run_it_warm_either(place: Place) -> None:
+    script = place.script("print(1)")
+    os.chmod(script.path, 0o644)
+    with pytest.raises(PermissionError):
+        place.warm(script)
+
+
+def test_a_folder_that_is_gone(place: Place) -> None:
+    script = place.script("print(1)")
+    assert place.warm(script).out == b"1\n"
+
+    class Elsewhere(Cgi):
+        directory = b"/nowhere"
+
+    with pytest.raises(FileNotFoundError):
+        place.warm(Elsewhere(script.path, script.arguments))
+
+
+def test_a_request_that_is_too_large_for_a_packet(place: Place) -> None:
+    script = place.script("print(1)", QUERY_STRING="x" * (4 << 20))
+    with pytest.raises(OSError, match=os.strerror(errno.EMSGSIZE)):
+        place.warm(script)
+
+
+def test_modules_beside_the_last_script_are_not_the_templates(own: Place) -> None:
+    for name in ("os", "json", "struct", "_socket", "select"):
+        (own.folder / f"{name}.py").write_text("raise SystemExit('taken over')")
+    script = own.script("print('fine')")
+    before = Path.cwd()
+    os.chdir(own.folder)
+    try:
+        assert own.warm(script).out == b"fine\n"
+    finally:
+        os.chdir(before)
+
+
+def test_the_program_is_in_the_syntax_of_its_oldest_interpreter() -> None:
+    for source in interpreter._SOURCES:
+        ast.parse(source, feature_version=(3, 8))
+
+
+# ---- modules in advance -----------------------------------------------------------------------------------------
+
+
+def test_preloaded_modules_are_there_and_missing_ones_are_named_once(own: Place) -> None:
+    (own.folder / "leaves.py").write_text("raise SystemExit(1)")
+    own.templates = Templates(own.log.append, {b"PYTHONPATH": b"", b"VASSALS": b"own"}, ("json", "not_there"))
+    script = own.script("import sys, os; print('json' in sys.modules, 'not_there' in sys.modules)")
+    try:
+        assert own.warm(script).out == b"True False\n"
+        own.warm(script)
+    finally:
+        own.templates.close()
+    (line,) = own.log
+    assert "not_there (ModuleNotFoundError" in line
+    assert "cgi-warm-preload" in line
+
+
+def test_a_module_that_starts_threads_is_refused(own: Place, tmp_path: Path) -> None:
+    code = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    (tmp_path / "threaded.py").write_text(code)
+    own.templates = Templates(own.log.append, None, ("threaded",))
+    try:
+        with pytest.raises(OSError, match="starts threads"):
+            own.warm(own.script("print(1)", PYTHONPATH=str(tmp_path)))
+    finally:
+        own.templates.close()
+    assert "starts threads" in own.log[0]
+
+
+# ---- the template's own troubles --------------------------------------------------------------------------------
+
+
+def only(templates: Templates) -> interpreter.Template:
+    (template,) = templates._templates.values()
+    return template
+
+
+def test_nobody_waits_for_a_template_that_starts(own: Place) -> None:
+    script = own.script("print(1)")
+    with pytest.raises(BlockingIOError), running(own.templates, script):
+        pass
+    assert own.warm(script).out == b"1\n"
+
+
+def test_a_template_that_died_is_replaced_after_a_while(own: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.monotonic()
+    script = own.script("print(1)")
+    own.warm(script)
+    template = only(own.templates)
+    os.kill(template.pid, signal.SIGKILL)
+    assert template.wait_until_gone(PATIENCE)
+    with pytest.raises(OSError, match="dead"):
+        own.warm(script)
+    with pytest.raises(OSError, match="waits"):
+        own.warm(script)
+    assert "its scripts start cold for 1 s" in own.log[0]
+    monkeypatch.setattr("pyemperor.actors.warm.templates.monotonic", lambda: now + 3600)
+    assert own.warm(script).out == b"1\n"
+    assert len(own.log) == 1
+
+
+def test_a_template_that_hangs_is_killed_and_its_request_is_not_run_later(own: Place) -> None:
+    script = own.script("open('ran', 'w')")
+    own.warm(script)
+    (own.folder / "ran").unlink()
+    template = only(own.templates)
+    os.kill(template.pid, signal.SIGSTOP)
+    before = time.monotonic()
+    with pytest.raises(OSError, match="hangs"):
+        own.warm(script)
+    assert time.monotonic() - before < 5
+    assert template.wait_until_gone(PATIENCE)
+    own.templates.close()
+    assert not (own.folder / "ran").exists()
+
+
+def test_a_script_over_which_templates_die_runs_cold(own: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = [0.0]
+    monkeypatch.setattr("pyemperor.actors.warm.templates.monotonic", lambda: time.monotonic() + later[0])
+    slow = "f(a, b, c)\n" * 380_000  # the alarm ends the compilation, and the template with it
+    script = own.script(slow, name="slow.py")
+    good = own.script("print(1)", name="good.py")
+    for _ in range(2):
+        own.warm(good)
+        with pytest.raises(OSError, match=r"it died|it hangs"):
+            own.warm(script)
+        later[0] += 3600
+    own.warm(good)
+    with pytest.raises(OSError, match="have died over this script"):
+        own.warm(script)
+    assert own.warm(good).out == b"1\n"
+
+
+def test_a_script_outlives_its_template(own: Place) -> None:
+    become_subreaper()  # as a worker is
+    script = own.script("import sys; print('up', flush=True); sys.exit(int(sys.stdin.read()))")
+    assert own.templates.wait_until_up(script, PATIENCE)
+    ours, theirs = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+    child = own.templates.spawn(script, ours[0], theirs[1], theirs[1])
+    os.close(ours[0])
+    os.close(theirs[1])
+    assert os.read(theirs[0], 10) == b"up\n"
+    template = only(own.templates)
+    os.kill(template.pid, signal.SIGKILL)
+    assert template.wait_until_gone(PATIENCE)
+    assert readable(child.fd)
+    assert child.reap() is None
+    poll = select.poll()
+    poll.register(child.fd, select.POLLIN)
+    assert not poll.poll(0)  # and nobody is told again and again
+    os.write(ours[1], b"42")
+    os.close(ours[1])
+    assert readable(child.fd)
+    exit = child.reap()
+    assert exit is not None
+    assert os.waitstatus_to_exitcode(exit.status) == 42
+    assert exit.peak > 1 << 20
+    child.close()
+    os.close(theirs[0])
+
+
+def test_templates_end_with_whoever_started_them(own: Place) -> None:
+    own.warm(own.script("print(1)"))
+    template = only(own.templates)
+    template.close()  # as the kernel does it for a worker that is gone
+    assert template.wait_until_gone(PATIENCE)
+
+
+def test_closing_ends_all_templates(own: Place) -> None:
+    own.warm(own.script("print(1)"))
+    pid = only(own.templates).pid
+    own.templates.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_an_interpreter_that_was_replaced_is_started_anew(own: Place) -> None:
+    python = own.folder / "python3"
+    python.symlink_to(sys.executable)
+    script = own.script("print(1)", shebang=str(python))
+    own.warm(script)
+    first = only(own.templates).pid
+    python.unlink()
+    python.write_bytes(Path(sys.executable).resolve().read_bytes())
+    python.chmod(0o755)
+    with pytest.raises(OSError, match="not up yet"), running(own.templates, script):
+        pass
+    assert {template.pid for template in own.templates._templates.values()} - {first}
+
+
+def test_cpu_time_and_memory_are_the_scripts_own(place: Place) -> None:
+    script = place.script("import time\nx = bytearray(64 << 20)\nwhile time.process_time() < 0.2: pass")
+    assert place.templates.wait_until_up(script, PATIENCE)
+    with running(place.templates, script) as run:
+        run.read()
+        run.status()
+        exit = run.child.reap()
+    assert exit is not None
+    assert 0.2 <= exit.cpu < 2
+    assert 64 << 20 < exit.peak < 256 << 20
+
+
+def test_a_group_can_be_signalled_as_soon_as_there_is_a_pid(place: Place) -> None:
+    script = place.script("import time\ntime.sleep(60)")
+    assert place.templates.wait_until_up(script, PATIENCE)
+    for _ in range(10):
+        with running(place.templates, script) as run:
+            os.killpg(run.child.pid, signal.SIGTERM)
+            assert run.wait().status == -signal.SIGTERM
+
+
+def test_many_at_once(place: Place) -> None:
+    script = place.script("import os, sys; print(os.environ['NUMBER'], sys.stdin.read())")
+    assert place.templates.wait_until_up(script, PATIENCE)
+    wrong: list[object] = []
+
+    def client(first: int) -> None:
+        for number in range(first, first + 25):
+            mine = Cgi(script.path, script.arguments, {**ENVIRONMENT, b"NUMBER": b"%d" % number})
+            ran = place.warm(mine, b"<%d>" % number)
+            if ran != Ran(b"%d <%d>\n" % (number, number), b"", 0):
+                wrong.append(ran)
+
+    threads = [threading.Thread(target=client, args=(first,)) for first in range(0, 200, 50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert not wrong
+
+
+def test_more_at_once_than_a_socket_queues(place: Place) -> None:
+    script = place.script("import time; time.sleep(0.01)")
+    assert place.templates.wait_until_up(script, PATIENCE)
+    failed: list[OSError] = []
+
+    def client() -> None:
+        try:
+            with running(place.templates, script) as run:
+                run.wait()
+        except OSError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=client) for _ in range(60)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert not failed
+
+
+def test_no_descriptor_is_left_in_the_worker(place: Place) -> None:
+    script = place.script("print(1)")
+    place.warm(script)
+    before = sorted(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        place.warm(script)
+    with pytest.raises(OSError, match="format"):
+        place.warm(place.script("(", name="bad.py"))
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_no_descriptor_and_no_memory_is_left_in_the_template(own: Place) -> None:
+    script = own.script("print(1)")
+
+    def look() -> tuple[int, int]:
+        pid = only(own.templates).pid
+        text = Path(f"/proc/{pid}/status").read_text()
+        size = re.search(r"RssAnon:\s+(\d+)", text)
+        assert size
+        return len(os.listdir(f"/proc/{pid}/fd")), int(size.group(1))
+
+    for number in range(200):
+        mine = Cgi(script.path, script.arguments, {**ENVIRONMENT, b"QUERY_STRING": b"%d" % number * 2000})
+        own.warm(mine)
+        if number == 50:
+            before = look()
+    end = time.monotonic() + PATIENCE
+    while look()[0] > before[0] and time.monotonic() < end:  # it may not have closed the last line yet
+        os.sched_yield()
+    after = look()
+    assert after[0] <= before[0]
+    assert after[1] - before[1] < 500
+
+
+def test_files_of_other_kinds_on_stdin(place: Place) -> None:
+    script = place.script("import sys, json; print(sys.stdin.seekable(), sys.stdin.read(), sys.stdin.tell())")
+    assert place.templates.wait_until_up(script, PATIENCE)
+    spool = place.folder / "spool"
+    spool.write_text("spooled")
+    assert stat.S_ISREG(spool.stat().st_mode)
+    read, write = os.pipe2(os.O_CLOEXEC)
+    with spool.open("rb") as file:
+        child = place.templates.spawn(script, file.fileno(), write, write)
+    os.close(write)
+    with os.fdopen(read, "rb") as out:
+        assert json.dumps(out.read().decode()) == '"True spooled 7\\n"'
+    child.close()
