@@ -4,23 +4,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pyemperor.actors.actor import System
+from pyemperor.actors.actor import Down, System
+from pyemperor.actors.administration import Dismiss, Govern, Outcome, Refuse, Reload, Stop
 from pyemperor.actors.detector import Lease, beat_interval
 from pyemperor.actors.host import Host, HostClosed, HostLost
 from pyemperor.actors.journal import Journal
-from pyemperor.actors.overseer import Overseer, flags
+from pyemperor.actors.overseer import Overseer
+from pyemperor.actors.realm import Realm, Sockets
 from pyemperor.actors.superior import FromParent, ParentLost
-from pyemperor.actors.supervision import ChildSpec, Shutdown, Supervisor
 from pyemperor.actors.supervision.restart import Budget
-from pyemperor.protocol.messages import Accepting, Birth, Inject, Message
+from pyemperor.protocol.messages import Birth, Inject
 from pyemperor.protocol.options import EmperorOptions, Vassal
 
-
-@dataclass(frozen=True, slots=True)
-class Govern:
-    """Run this vassal from now on."""
-
-    vassal: Vassal
+__all__ = ["ChildEnded", "Emperor", "Govern", "ImperialHost", "Quit", "Sockets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +43,6 @@ class _NoMercy:
     times: int = 0
 
 
-class Sockets(Protocol):
-    """The listening sockets of all vassals."""
-
-    def bind(self, vassal: Vassal) -> None: ...
-    def release(self, vassal: str) -> None: ...
-
-
 class ImperialHost(Host, Protocol):
     """A host that the Emperor starts, replaces and closes."""
 
@@ -72,8 +61,8 @@ _ATTEMPTS, _ATTEMPT = 2, 7.0
 _HOSTS, _HOSTS_PERIOD = 3, 10.0
 
 
-class Emperor(Overseer):
-    """One group a vassal, so that each has its own restart budget; a cursed one never harms its neighbours."""
+class Emperor(Realm):
+    """Governs vassals until it is told to quit; a cursed one never harms its neighbours."""
 
     def __init__(
         self,
@@ -86,14 +75,13 @@ class Emperor(Overseer):
         **chance: Any,
     ) -> None:
         lease = Lease(options.emperor_required_heartbeat, options.heartbeat_probe)
-        super().__init__(system, host, journal, lease, **chance)
+        super().__init__(system, host, journal, lease, sockets=sockets, **chance)
         self._options = options
-        self._sockets = sockets
         self._first = tuple(vassals)
-        self._births: dict[str, Birth] = {}
         self._quitting = False
         self._quit_at = 0.0
         self._closed = False
+        self._longest_mercy = 0.0
         self._hosts = Budget(_HOSTS, _HOSTS_PERIOD)
 
     host: ImperialHost
@@ -101,13 +89,15 @@ class Emperor(Overseer):
     def on_start(self) -> None:
         self.journal.event("fork-server", "start", self._now, self.host.start())
         for govern in self._first:
-            self._govern(govern)
+            self.handle(govern, self._now)
 
     def handle(self, message: Any, now: float) -> Any:
         self._now = now
         match message:
-            case Govern():
-                self._govern(message)
+            case Govern() | Refuse() | Dismiss() | Reload() if self._quitting:
+                return self._too_late(message)
+            case Stop(name=None):
+                return self._stop_all(message)
             case Quit():
                 self._quit(message.why)
             case HostLost():
@@ -125,12 +115,15 @@ class Emperor(Overseer):
                 self.inject(fault)
             case ParentLost():
                 self._quit("whoever played the scenario is gone")
+            case Down(actor=actor, error=error):
+                if error is not None:
+                    text = f"{actor.actor_class.__name__} failed, and watches no more: {error!r}"
+                    self.journal.log("ERROR", text, now)
             case _:
-                super().handle(message, now)
+                return super().handle(message, now)
+        return None
 
-    def _govern(self, govern: Govern) -> None:
-        vassal = govern.vassal
-        self._sockets.bind(vassal)
+    def birth_of(self, vassal: Vassal) -> Birth:
         birth = Birth(
             kind="master",
             vassal=vassal,
@@ -146,9 +139,8 @@ class Emperor(Overseer):
                 f"{self.lease.tolerance:g} s leaves too little room; it will beat every {birth.beat:g} s"
             )
             self.journal.log("INFO", text, self._now)
-        self._births[vassal.name] = birth
-        spec = ChildSpec(vassal.name, start=birth, shutdown=vassal.reload_mercy)
-        self.add_group(vassal.name, Supervisor(flags(vassal.supervision), [spec], random=self._chance))
+        self._longest_mercy = max(self._longest_mercy, birth.mercy)
+        return birth
 
     def _host_lost(self) -> None:
         now = self._now
@@ -166,12 +158,19 @@ class Emperor(Overseer):
             self.journal.log("ERROR", "some processes do not die of SIGKILL: leaving without them", self._now)
             self.stop()
 
-    def child_said(self, child: str, message: Message) -> None:
-        if isinstance(message, Accepting):
-            actor = self._births[child].actor
-            self.journal.log(
-                "INFO", f"vassal {child} has served its first request", self._now, actor, event="loyal"
-            )
+    def _too_late(self, message: Govern | Refuse | Dismiss | Reload) -> Any:
+        if not isinstance(message, Reload):
+            return None
+        asked = self._asked([message.name or "emperor"], message.answer)
+        asked.note(Outcome(message.name or "emperor", False, "everything is being stopped"))
+        return asked.future
+
+    def _stop_all(self, stop: Stop) -> Any:
+        asked = self._asked(self._provinces, stop.answer)
+        for name in self._provinces:
+            asked.note(Outcome(name, True, "it is being stopped"))
+        self._quit("asked to stop")
+        return asked.future
 
     def _quit(self, why: str) -> None:
         if self._quitting and self._now - self._quit_at < _SAME:
@@ -184,12 +183,11 @@ class Emperor(Overseer):
         self._quitting = True
         self._quit_at = self._now
         self.journal.log("INFO", f"{why}: stopping every vassal", self._now)
-        for name in list(self.groups):
-            self.supervise(name, Shutdown())
+        self.halt_all()
         self._finish()
 
     def group_gone(self, group: str, reason: str) -> None:
-        self._sockets.release(group)
+        super().group_gone(group, reason)
         self._finish()
 
     def _finish(self) -> None:
@@ -197,4 +195,4 @@ class Emperor(Overseer):
             self._closed = True
             self.host.close()
             # Who lost both its supervisor and the fork server that forked it has only this to end it.
-            self.after(max((b.mercy for b in self._births.values()), default=0.0), _NoMercy())
+            self.after(self._longest_mercy, _NoMercy())

@@ -4,6 +4,7 @@ import array
 import ctypes
 import os
 import socket
+import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
@@ -117,3 +118,53 @@ def process_state(pid: int) -> tuple[str, float, float, int]:
     except (FileNotFoundError, ProcessLookupError, IndexError):
         return state, cpu, 0.0, 0
     return state, cpu, delay, int(tracer.split()[1])
+
+
+# ---- file events (inotify(7)) ------------------------------------------------------------------------------
+
+IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE = 0x2, 0x4, 0x8
+IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x40, 0x80, 0x100, 0x200
+IN_DELETE_SELF, IN_MOVE_SELF, IN_Q_OVERFLOW, IN_IGNORED = 0x400, 0x800, 0x4000, 0x8000
+_IN_ONLYDIR = 0x01000000
+_IN_CHANGES = (
+    IN_MODIFY | IN_ATTRIB | IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
+    | IN_DELETE_SELF | IN_MOVE_SELF
+)  # fmt: skip
+_IN_EVENT = struct.Struct("iIII")
+
+
+class FileEvents:
+    """An inotify instance that watches folders; raises OSError when the system has none to give."""
+
+    def __init__(self) -> None:
+        self.fd = _libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+        _check(self.fd)
+
+    def watch(self, folder: str) -> int:
+        """Watch ``folder`` for whatever happens to its files; the number is in its events. Raises OSError."""
+        number: int = _libc.inotify_add_watch(self.fd, os.fsencode(folder), _IN_CHANGES | _IN_ONLYDIR)
+        _check(number)
+        return number
+
+    def unwatch(self, number: int) -> None:
+        """Forget a folder; one that is gone was forgotten already."""
+        _libc.inotify_rm_watch(self.fd, number)
+
+    def read(self) -> list[tuple[int, int, str]]:
+        """What has happened: number of the watch (-1: events were lost), mask, name of the file."""
+        try:
+            data = os.read(self.fd, 65536)
+        except BlockingIOError:
+            return []
+        events, at = [], 0
+        while at < len(data):
+            number, mask, _, length = _IN_EVENT.unpack_from(data, at)
+            at += _IN_EVENT.size
+            name = os.fsdecode(data[at : at + length].rstrip(b"\0"))
+            at += length
+            events.append((number, mask, name))
+        return events
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self.fd)

@@ -1,6 +1,5 @@
 """Listening sockets: the Emperor's, that outlive every vassal, and a runner's view of them."""
 
-import contextlib
 import errno
 import grp
 import os
@@ -8,7 +7,7 @@ import pwd
 import select
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass
 
 from loguru import logger
@@ -20,64 +19,102 @@ from pyemperor.protocol.options import Vassal
 from pyemperor.protocol.values import Address
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _Bound:
     sock: socket.socket
     address: Address
-    #: Device and inode of a unix socket's file: only ours is removed.
+    #: Device and inode of a unix socket's file: only ours is touched.
     file: tuple[int, int] | None
+
+    def settle(self, vassal: Vassal) -> None:
+        """Give it the owner, the mode and the backlog that ``vassal`` asks for; raises OSError."""
+        if self.file is not None and self.is_ours():
+            _own(self.address.path, vassal)
+        self.sock.listen(_backlog(vassal))
+
+    def is_ours(self) -> bool:
+        """Whether the file is still the one that was made for this socket."""
+        try:
+            found = os.lstat(self.address.path)
+        except FileNotFoundError:
+            return False
+        return (found.st_dev, found.st_ino) == self.file
+
+    def close(self) -> None:
+        """Close the socket and remove its file."""
+        self.sock.close()
+        if self.file is not None and self.is_ours():
+            os.unlink(self.address.path)
 
 
 class SocketVault:
-    """Binds the addresses of vassals and keeps the sockets: a restart or a reload never costs a connection."""
+    """Binds the addresses of vassals and keeps the sockets: a restart or a reload never costs a connection.
+
+    Sockets are held by claims: each generation of a vassal has one, and its addresses are shared with the
+    claims of the generation before it. A socket is closed when the last claim to it is released.
+    """
 
     def __init__(self) -> None:
-        self._bound: dict[str, list[_Bound]] = {}
+        self._claims: dict[str, tuple[str, list[_Bound]]] = {}
 
-    def bind(self, vassal: Vassal) -> None:
+    def bind(self, vassal: Vassal, claim: str = "", sharing: Collection[str] = ()) -> None:
         """Bind every address of ``vassal``, or none: raises ConfigError that says which and why not.
 
-        What is bound already stays as it is.
+        What the claims ``sharing`` hold is kept, with the owner, mode and backlog of the newest. ``claim`` is
+        the vassal's name unless given; what it has bound already stays as it is.
         """
-        if vassal.name in self._bound:
+        claim = claim or vassal.name
+        if claim in self._claims:
             return
-        bound = self._bound.setdefault(vassal.name, [])
-        for address in vassal.addresses:
-            try:
-                bound.append(_bind(address, vassal))
-            except OSError as error:
-                self.release(vassal.name)
-                raise ConfigError(_problem(address, vassal, error)) from None
+        held = [bound for other in sharing for bound in self._bounds(other)]
+        bounds: list[_Bound] = []
+        self._claims[claim] = vassal.name, bounds
+        try:
+            for address in vassal.addresses:
+                kept = next((b for b in held if b.address == address and b not in bounds), None)
+                bounds.append(kept or _bind(address, vassal))
+            for bound in bounds:
+                address = bound.address
+                if bound in held:
+                    bound.settle(vassal)
+        except OSError as error:
+            rival = self._rival(address, {claim, *sharing})
+            self.release(claim)
+            raise ConfigError(_problem(address, vassal, error, rival)) from None
 
-    def fds(self, vassal: str) -> list[int]:
-        """The sockets of ``vassal``, in the order of ``Vassal.addresses``."""
-        return [bound.sock.fileno() for bound in self._bound.get(vassal, [])]
+    def _rival(self, address: Address, ours: Container[str]) -> str:
+        """The vassal that has the address already; "" when it is none of ours."""
+        for claim, (name, bounds) in self._claims.items():
+            if claim not in ours and any(bound.address == address for bound in bounds):
+                return name
+        return ""
 
-    def addresses(self, vassal: str) -> list[tuple[str, int] | str]:
-        """Where ``vassal`` really listens (a port 0 has become a number)."""
-        return [bound.sock.getsockname() for bound in self._bound.get(vassal, [])]
+    def fds(self, claim: str) -> list[int]:
+        """The sockets of ``claim``, in the order of ``Vassal.addresses``."""
+        return [bound.sock.fileno() for bound in self._bounds(claim)]
 
-    def release(self, vassal: str) -> None:
-        """Close the sockets and remove the files that are still ours."""
-        for bound in self._bound.pop(vassal, []):
-            bound.sock.close()
-            if bound.file is not None:
-                with contextlib.suppress(FileNotFoundError):
-                    found = os.lstat(bound.address.path)
-                    if (found.st_dev, found.st_ino) == bound.file:
-                        os.unlink(bound.address.path)
+    def addresses(self, claim: str) -> list[tuple[str, int] | str]:
+        """Where ``claim`` really listens (a port 0 has become a number)."""
+        return [bound.sock.getsockname() for bound in self._bounds(claim)]
+
+    def _bounds(self, claim: str) -> list[_Bound]:
+        return self._claims.get(claim, ("", []))[1]
+
+    def release(self, claim: str) -> None:
+        """Close the sockets that no other claim has, and remove the files that are still ours."""
+        _, bounds = self._claims.pop(claim, ("", []))
+        kept = {bound for _, others in self._claims.values() for bound in others}
+        for bound in bounds:
+            if bound not in kept:
+                bound.close()
+
+    def close(self) -> None:
+        """Release every claim."""
+        for claim in list(self._claims):
+            self.release(claim)
 
 
 def _bind(address: Address, vassal: Vassal) -> _Bound:
-    most = _somaxconn()
-    backlog = min(vassal.listen or most, most)
-    if backlog < vassal.listen:
-        logger.warning(
-            "vassal {}: listen = {} is cut to {}, the kernel's net.core.somaxconn",
-            vassal.name,
-            vassal.listen,
-            backlog,
-        )
     tcp = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     sock = socket.socket(socket.AF_UNIX if address.kind == "unix" else tcp)
     file = None
@@ -87,12 +124,25 @@ def _bind(address: Address, vassal: Vassal) -> _Bound:
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((address.host, address.port))
-        sock.listen(backlog)
+        sock.listen(_backlog(vassal))
     except OSError:
         sock.close()
         raise
     sock.setblocking(False)
     return _Bound(sock, address, file)
+
+
+def _backlog(vassal: Vassal) -> int:
+    most = _somaxconn()
+    backlog = min(vassal.listen or most, most)
+    if backlog < vassal.listen:
+        logger.warning(
+            "vassal {}: listen = {} is cut to {}, the kernel's net.core.somaxconn",
+            vassal.name,
+            vassal.listen,
+            backlog,
+        )
+    return backlog
 
 
 def _bind_unix(sock: socket.socket, path: str, vassal: Vassal) -> tuple[int, int] | None:
@@ -107,19 +157,23 @@ def _bind_unix(sock: socket.socket, path: str, vassal: Vassal) -> tuple[int, int
     finally:
         os.umask(before)
     try:
-        if vassal.chown_socket:
-            user, _, group = vassal.chown_socket.partition(":")
-            os.chown(
-                path,
-                _id(user, lambda name: pwd.getpwnam(name).pw_uid),
-                _id(group, lambda name: grp.getgrnam(name).gr_gid),
-            )
-        os.chmod(path, vassal.chmod_socket)
+        _own(path, vassal)
     except OSError:
         os.unlink(path)
         raise
     found = os.lstat(path)
     return found.st_dev, found.st_ino
+
+
+def _own(path: str, vassal: Vassal) -> None:
+    if vassal.chown_socket:
+        user, _, group = vassal.chown_socket.partition(":")
+        os.chown(
+            path,
+            _id(user, lambda name: pwd.getpwnam(name).pw_uid),
+            _id(group, lambda name: grp.getgrnam(name).gr_gid),
+        )
+    os.chmod(path, vassal.chmod_socket)
 
 
 def _id(name: str, look_up: Callable[[str], int]) -> int:
@@ -150,8 +204,11 @@ def _remove_stale(path: str) -> None:
     raise OSError(errno.EADDRINUSE, "another server listens there")
 
 
-def _problem(address: Address, vassal: Vassal, error: OSError) -> Problem:
+def _problem(address: Address, vassal: Vassal, error: OSError, rival: str) -> Problem:
     key = "socket" if address in vassal.socket else "http-socket"
+    if rival:
+        found = f"cannot listen at {address}: vassal {rival} listens there"
+        return Problem(f"vassal {vassal.name}", 0, key, found, remedy="give one of them another address")
     remedy = {
         errno.EADDRINUSE: "stop the other server, or choose another address",
         errno.EACCES: "choose a folder (or a port above 1023) that this user may use",

@@ -54,11 +54,20 @@ class _Delayed:
 
 
 @dataclass(slots=True)
-class _Child:
+class Child:
+    """What is known of one child."""
+
     key: Key
     group: str
     birth: Birth
     life: Life
+    #: How often it was started again.
+    restarts: int = 0
+    #: Where it stands, also between two incarnations, and why.
+    state: State = State.SPAWNING
+    reason: str = ""
+    #: How its last incarnation ended.
+    ended: supervision.ExitReason = supervision.NORMAL
 
 
 def flags(settings: Supervision) -> supervision.Flags:
@@ -99,7 +108,7 @@ class Overseer(Actor):
         self.host = host(self)
         self._chance = chance
         self._groups: dict[str, supervision.Supervisor] = {}
-        self._children: dict[str, _Child] = {}
+        self._children: dict[str, Child] = {}
         self._judge = detector.Judge()
         self._judge_timer: Timer | None = None
         self._timers: dict[tuple[str, object], Timer] = {}
@@ -126,10 +135,14 @@ class Overseer(Actor):
         """A child said something that is not about its own life."""
 
     def child_down(self, child: str) -> None:
-        """A child is gone; it may come back."""
+        """A child is gone; it may come back. What it died of is in its :attr:`Child.ended`."""
 
     def group_gone(self, group: str, reason: str) -> None:
         """The supervisor of ``group`` has ended, after all its children."""
+
+    def child(self, name: str) -> Child | None:
+        """The child of that name; None when it was never started, or its group has ended."""
+        return self._children.get(name)
 
     @property
     def groups(self) -> Iterable[str]:
@@ -210,9 +223,10 @@ class Overseer(Actor):
         settings = birth.vassal.supervision
         life = Life(Terms(settings.start_timeout, settings.stable_after, birth.mercy))
         previous = self._children.get(name)
-        self._children[name] = _Child(key, group, birth, life)
+        restarts = previous.restarts + 1 if previous else 0
+        child = self._children[name] = Child(key, group, birth, life, restarts)
         self.journal.event(birth.actor, "restart" if previous else "start", self._now)
-        self.journal.state(birth.actor, State.SPAWNING, self._now)
+        self._enter(child, State.SPAWNING)
         self.host.fork(key, birth)
 
     def _live(self, key: Key, event: lifecycle.Event) -> None:
@@ -221,13 +235,13 @@ class Overseer(Actor):
             for command in child.life.handle(event):
                 self._do(child, command)
 
-    def _do(self, child: _Child, command: lifecycle.Command) -> None:
+    def _do(self, child: Child, command: lifecycle.Command) -> None:
         actor, key, now = child.birth.actor, child.key, self._now
         match command:
             case lifecycle.Enter(state=state, reason=reason):
                 if not child.life.up:
                     self._consult(self._judge.close(key.name))
-                self.journal.state(actor, state, now, child.life.pid, reason)
+                self._enter(child, state, reason, child.life.pid)
             case lifecycle.Send(message=message):
                 self._send(key, message)
             case lifecycle.Wake(seconds=seconds, due=due):
@@ -243,14 +257,18 @@ class Overseer(Actor):
                 self.supervise(child.group, supervision.Started(key.name, key.generation))
                 self.child_up(key.name)
             case lifecycle.Down(kind=kind, detail=detail, started=started):
+                why = child.ended = supervision.ExitReason(supervision.ExitKind(kind), detail)
                 self.host.forget(key)
-                self.child_down(key.name)
                 self.journal.event(actor, "exit", now, child.life.pid, detail)
-                why = supervision.ExitReason(supervision.ExitKind(kind), detail)
+                self.child_down(key.name)
                 if started:
                     self.supervise(child.group, supervision.Exited(key.name, key.generation, why))
                 else:
                     self.supervise(child.group, supervision.StartFailed(key.name, key.generation, why))
+
+    def _enter(self, child: Child, state: State, reason: str = "", pid: int = 0) -> None:
+        child.state, child.reason = state, reason
+        self.journal.state(child.birth.actor, state, self._now, pid, reason)
 
     # ---- supervision --------------------------------------------------------------------------------------
 
@@ -270,19 +288,19 @@ class Overseer(Actor):
             case supervision.Waiting(id=name, until=until, cursed=cursed):
                 child = self._children[name]
                 state = State.CURSED if cursed else State.BACKOFF
-                reason = f"next start in {until - self._now:.1f} s"
-                self.journal.state(child.birth.actor, state, self._now, reason=reason)
+                self._enter(child, state, f"next start in {until - self._now:.1f} s")
             case supervision.Report():
                 self._report(group, command)
             case supervision.Gone(reason=reason):
                 self._groups.pop(group)
+                self._children = {n: child for n, child in self._children.items() if child.group != group}
                 self.group_gone(group, str(reason))
 
     def _report(self, group: str, report: supervision.Report) -> None:
         child = self._children.get(report.id)
         if report.kind is supervision.ReportKind.EXILED and child is not None:
             why = report.reason.detail if report.reason else ""
-            self.journal.state(child.birth.actor, State.EXILED, self._now, reason=why)
+            self._enter(child, State.EXILED, why)
         else:
             self.journal.log("DEBUG", f"{group}: {report}", self._now)
 

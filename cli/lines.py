@@ -106,8 +106,21 @@ class Served(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     remedy: str = ""
 
     @classmethod
-    def of(cls, birth: Birth, core: int, outcome: Outcome, now: float, *, pid: int, number: int) -> "Served":
-        """What ``outcome`` says at ``now``, the end of the request on the monotonic clock."""
+    def of(
+        cls,
+        birth: Birth,
+        core: int,
+        outcome: Outcome,
+        now: float,
+        *,
+        pid: int,
+        number: int,
+        x_forwarded_for: bool = False,
+    ) -> "Served":
+        """What ``outcome`` says at ``now``, the end of the request on the monotonic clock.
+
+        With ``x_forwarded_for`` the address is the one in that field of the request, if it has one.
+        """
         variables = outcome.request.variables if outcome.request else {}
         get = variables.get
         method, uri = _text(get(b"REQUEST_METHOD")), _text(get(b"REQUEST_URI"))
@@ -136,7 +149,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             method=method,
             uri=uri,
             proto=_text(get(b"SERVER_PROTOCOL")),
-            addr=_text(get(b"REMOTE_ADDR")),
+            addr=_text((x_forwarded_for and get(b"HTTP_X_FORWARDED_FOR")) or get(b"REMOTE_ADDR")),
             user=_text(get(b"REMOTE_USER")),
             host=_text(get(b"HTTP_HOST")),
             uagent=_text(get(b"HTTP_USER_AGENT")),
@@ -145,7 +158,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             script=unicode(outcome.script),
             script_pid=outcome.pid,
             exit=ending.code if ending and not ending.signal else None,
-            signal=Signals(ending.signal).name if ending and ending.signal else "",
+            signal=signal_name(ending.signal) if ending and ending.signal else "",
             cpu=round(ending.cpu, 6) if ending else None,
             maxrss=ending.peak if ending else 0,
             redirects=outcome.redirects,
@@ -233,6 +246,14 @@ def parts(actor: str) -> tuple[str, int]:
         vassal, _, index = name.rpartition("/")
         return (vassal, int(index)) if index.isdecimal() else (name, 0)
     return (name if kind == "master" else ""), 0
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal; real-time signals but the first and last have none (signal(7))."""
+    try:
+        return Signals(number).name
+    except ValueError:
+        return f"SIGRTMIN+{number - Signals.SIGRTMIN}" if number > Signals.SIGRTMIN else f"signal {number}"
 
 
 def size(number: int) -> str:

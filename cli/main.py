@@ -1,13 +1,16 @@
 """The ``pyemperor`` command."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pyemperor import __version__
 from pyemperor.protocol.errors import ConfigError
 from pyemperor.protocol.scenario import Scenario
+
+if TYPE_CHECKING:
+    from pyemperor.protocol.control import Request
 
 _HELP = "Runs CGI programs behind nginx, supervised the Erlang way: an Emperor, its vassals, their workers."
 
@@ -66,10 +69,106 @@ def run(
 
 @app.command()
 def check(file: File, set_: Set = None) -> None:
-    """Say whether FILE is right, and what is wrong with it."""
+    """Say whether FILE is right, and what is wrong with it: of a vassal, of the Emperor, or a scenario."""
+    if said := _checked(file):
+        typer.echo(f"{file}: no problem found; {said}")
+        return
     scenario = _scenario(file, _parameters(set_ or []))
     vassals = ", ".join(vassal.name for vassal in scenario.vassals)
     typer.echo(f"{file}: no problem found; vassals: {vassals}")
+
+
+Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="A vassal; without it all of them.")]
+Socket = Annotated[
+    str | None, typer.Option("--socket", metavar="PATH", help="The Emperor's control socket, if several run here.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")]
+
+
+@app.command()
+def status(name: Name = None, socket: Socket = None, json: Json = False) -> None:
+    """Say how the vassals of a running Emperor are: state, generation, processes, and why."""
+    from pyemperor.protocol import control
+
+    _control(control.Status(name=name), socket, json=json)
+
+
+@app.command()
+def reload(
+    name: Name = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Until the new generation serves, or was refused.")] = False,
+    socket: Socket = None,
+    json: Json = False,
+) -> None:
+    """Start a new generation of a vassal beside the old one, which serves until the new one is ready.
+
+    Exit code: 0 done, or begun without --wait; 1 refused, and what served goes on; 2 no Emperor could be asked.
+    """
+    from pyemperor.protocol import control
+
+    _control(control.Reload(name=name, wait=wait), socket, json=json)
+
+
+@app.command()
+def stop(name: Name = None, socket: Socket = None, json: Json = False) -> None:
+    """Stop a vassal, or all of them and the Emperor; returns when the last process is gone."""
+    from pyemperor.protocol import control
+
+    _control(control.Stop(name=name), socket, json=json)
+
+
+@app.command()
+def absolve(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A vassal.")],
+    socket: Socket = None,
+    json: Json = False,
+) -> None:
+    """Forgive a vassal that is cursed, exiled or waits after failures: it starts at once."""
+    from pyemperor.protocol import control
+
+    _control(control.Absolve(name=name), socket, json=json)
+
+
+def _control(request: "Request", path: str | None, *, json: bool) -> None:
+    from pyemperor.cli.light import import_loguru
+
+    import_loguru()
+    from pyemperor.cli.control import command
+
+    raise typer.Exit(command(request, path, json=json))
+
+
+@app.command()
+def options(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="An option; without it all.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Explain uWSGI's options, and what becomes of each here."""
+    from pyemperor.cli.explain import explain
+
+    raise typer.Exit(explain(name, json=json))
+
+
+def _checked(file: str) -> str:
+    """What a file of a vassal or of the Emperor holds; "" for a scenario."""
+    from pyemperor.cli.configuration import emperor_and_warnings, kind_of, vassal_and_warnings
+    from pyemperor.cli.console import show_problems, show_warnings
+
+    try:
+        match kind_of(file):
+            case "emperor":
+                emperor, warnings = emperor_and_warnings(file)
+                said = f"the Emperor of {', '.join(emperor.emperor)}"
+            case "vassal":
+                vassal, warnings = vassal_and_warnings(file)
+                said = f"vassal: {vassal.name}"
+            case _:
+                return ""
+    except ConfigError as error:
+        show_problems(error)
+        raise typer.Exit(2) from None
+    show_warnings(warnings)
+    return said
 
 
 def _parameters(pairs: list[str]) -> dict[str, str]:

@@ -5,33 +5,40 @@
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
+import pykka
 from loguru import logger
 from setproctitle import setproctitle
 
 from pyemperor.actors.actor import Threads
+from pyemperor.actors.administration import Reload
 from pyemperor.actors.clock import monotonic
 from pyemperor.actors.emperor import ChildEnded, Emperor, Govern, Quit
 from pyemperor.actors.imperial_host import ImperialForkHost
 from pyemperor.actors.journal import Journal
 from pyemperor.actors.listeners import SocketVault
+from pyemperor.actors.monitor import Monitor, Source
+from pyemperor.actors.monitor_files import VassalFiles
 from pyemperor.actors.overseer import Overseer
 from pyemperor.actors.pipe import Pipe
 from pyemperor.actors.superior import FromParent, ParentLost
+from pyemperor.cli.configuration import vassal_and_warnings
 from pyemperor.cli.front import Nginx
 from pyemperor.cli.handlers import registered
 from pyemperor.cli.logs import log_to_stderr
 from pyemperor.cli.processes import log_level, watch_signals
 from pyemperor.cli.scenarios import read_scenario
-from pyemperor.protocol.errors import ConfigError
+from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.frames import encode
 from pyemperor.protocol.messages import Trace
-from pyemperor.protocol.options import Vassal
+from pyemperor.protocol.options import EmperorOptions, Vassal
 from pyemperor.protocol.scenario import Scenario
 
 #: sysexits.h: a defect of ours ended the Emperor; the masters finish what they accepted, and end.
@@ -39,7 +46,12 @@ _EX_SOFTWARE = 70
 
 
 def _signalled(number: int) -> object:
-    return ChildEnded() if number == signal.SIGCHLD else Quit(signal.Signals(number).name)
+    match number:
+        case signal.SIGCHLD:
+            return ChildEnded()
+        case signal.SIGHUP:
+            return Reload()
+    return Quit(signal.Signals(number).name)
 
 
 def reign(
@@ -50,12 +62,15 @@ def reign(
 ) -> int:
     """Run the Emperor until it is told to quit; the value is the exit code.
 
+    Besides the vassals of ``scenario`` it governs those of its imperial monitors (the option ``emperor``:
+    ``dir://FOLDER``, ``glob://PATTERN``, or a path).
     ``link`` carries traces up and faults down. ``begun`` is called once the sockets are bound. Raises
     ConfigError when a socket cannot be bound or the front cannot be started; then nothing was started.
     """
     setproctitle("pyemperor emperor")
     style = scenario.emperor.log_style
     log_to_stderr(style, level=log_level(link is not None))
+    sources = [source_of(uri, scenario.emperor) for uri in scenario.emperor.emperor]
     vault = SocketVault()
     front = None
     try:
@@ -65,12 +80,28 @@ def reign(
         if scenario.front.kind == "nginx":
             front = Nginx(scenario.vassals, str(scenario.front.listen))
         begun(vault)
-        return _rule(scenario, style, vault, link)
+        return _rule(scenario, style, vault, link, sources)
     finally:
         if front is not None:
             front.stop()
-        for vassal in scenario.vassals:
-            vault.release(vassal.name)
+        vault.close()
+
+
+def source_of(uri: str, options: EmperorOptions) -> Source:
+    """The source of vassals that ``uri`` names; raises ConfigError for one of a kind that there is not."""
+    kind, separator, _ = uri.partition("://")
+    if separator and kind not in ("dir", "glob"):
+        found = f"there is no imperial monitor {kind}://"
+        raise ConfigError(Problem("command line", 0, "emperor", found, "dir://FOLDER or glob://PATTERN"))
+    return VassalFiles(uri, partial(_read_vassal, options))
+
+
+def _read_vassal(options: EmperorOptions, path: str, *, reloading: bool) -> Vassal:
+    vassal, warnings = vassal_and_warnings(path, options, reloading=reloading)
+    for warning in warnings:
+        logger.bind(actor=f"master:{vassal.name}").warning("{}", warning)
+    _look_at_mounts(vassal)
+    return vassal
 
 
 def _look_at_mounts(vassal: Vassal) -> None:
@@ -80,7 +111,13 @@ def _look_at_mounts(vassal: Vassal) -> None:
             logger.bind(actor=f"master:{vassal.name}").warning("{}", text)
 
 
-def _rule(scenario: Scenario, style: str, vault: SocketVault, link: socket.socket | None) -> int:
+def _rule(
+    scenario: Scenario,
+    style: str,
+    vault: SocketVault,
+    link: socket.socket | None,
+    sources: Sequence[Source],
+) -> int:
     def host(actor: Overseer) -> ImperialForkHost:
         level = log_level(link is not None)
         module = "pyemperor.cli.fork_server"
@@ -93,12 +130,40 @@ def _rule(scenario: Scenario, style: str, vault: SocketVault, link: socket.socke
     inbox = emperor.actor_inbox
     if link is not None:
         journal.up = Pipe(inbox, link, lambda message, _: FromParent(message), ParentLost).send
-    watch_signals(inbox, _signalled, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD)
+    watch_signals(inbox, _signalled, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD)
+    stop_monitor = _watch_vassals(emperor, scenario, sources)
     emperor.run_here()
+    stop_monitor()
     if emperor.failure is not None:
         return _EX_SOFTWARE
     logger.bind(actor="emperor", event="buried").info("the Emperor is buried: every process has ended")
     return 0
+
+
+def _watch_vassals(emperor: Emperor, scenario: Scenario, sources: Sequence[Source]) -> Callable[[], object]:
+    """Start the imperial monitor, if there is anything to watch; what is returned stops it."""
+    if not sources and not any(map(_touch_files, scenario.vassals)):
+        return lambda: None
+
+    def tell(message: object) -> None:
+        with contextlib.suppress(pykka.ActorDeadError):  # it has ended, and needs no vassals any more
+            emperor.actor_ref.tell(message)
+
+    monitor = Monitor.start(
+        Threads(),
+        sources,
+        tell,
+        scenario.emperor.emperor_freq,
+        touch_files=_touch_files,
+        static=scenario.vassals,
+        owner=emperor.actor_ref,
+    )
+    return partial(monitor.stop, block=False)  # it may hang in a folder that does
+
+
+def _touch_files(vassal: Vassal) -> Sequence[str]:
+    """The files whose touching reloads the vassal."""
+    return [*getattr(vassal, "touch_reload", ()), *getattr(vassal, "touch_chain_reload", ())]
 
 
 def main(arguments: list[str]) -> int:

@@ -12,6 +12,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from pyemperor.cli.log_file import LogFile
+
 #: Seconds that a line waits for a reader who is merely slow; not again until one has been read.
 PATIENCE = 0.05
 
@@ -20,16 +22,17 @@ _Write = Callable[[int, bytes], int]
 
 
 class Stderr:
-    """Where a process logs to: the descriptor ``fd``.
+    """Where a process logs to: the descriptor ``fd``, behind which ``file`` is, if it is a log file of ours.
 
     Lines for which there is no room are dropped and counted; ``missing(count)`` makes the line that says so,
     which goes out with the next one that finds room. :meth:`write` may be called from any thread.
     """
 
-    def __init__(self, missing: Callable[[int], str], fd: int = 2) -> None:
+    def __init__(self, missing: Callable[[int], str], fd: int = 2, file: LogFile | None = None) -> None:
         self._fd = fd
         self._missing = missing
-        self._write = _way_to_write(fd)
+        self._file = file
+        self._write: _Write = file.write if file else _way_to_write(fd)
         self._room = select.poll()
         self._room.register(fd, select.POLLOUT)
         self._lock = threading.Lock()
@@ -66,7 +69,7 @@ class Stderr:
                     self._patient = False
                     break
             except OSError:
-                if self._write is _with_room:
+                if self._file or self._write is _with_room:
                     # stderr itself is gone, or its disk full: there is no other place to say so.
                     break
                 self._write = _with_room  # the kernel does not know the better way, or does not allow it

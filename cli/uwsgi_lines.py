@@ -20,22 +20,27 @@ _SILENCE = re.compile(r"no heartbeat for (\d+)")
 class Uwsgi:
     """What the Emperor logs of its vassals, a master of its workers, a worker of its requests.
 
-    ``birth`` is that of the process that logs, None for the Emperor.
+    ``birth`` is that of the process that logs, None for the Emperor. ``date`` is a strftime format: then every
+    line but those of requests begins with it (``log-date``). With ``micros`` requests are timed in microseconds.
     """
 
-    def __init__(self, birth: Birth | None = None) -> None:
+    def __init__(self, birth: Birth | None = None, *, date: str = "", micros: bool = False) -> None:
+        self._date = date
+        self._micros = micros
         self._history = History()
         self._preamble = _preamble(birth) if birth and birth.kind == "master" else []
         self._cores = birth.vassal.threads if birth else 1
 
     def entry(self, entry: Entry, wall: float) -> str:
         before = self._history.before(entry)
-        stamp = f"{_ctime(int(wall))} - "
+        stamp = f"{_strftime(self._date, int(wall)) if self._date else _ctime(int(wall))} - "
         if entry.event == "state":
             words = self._worker_state if entry.worker else _vassal_state
             lines = words(entry, before, stamp)
         else:
             lines = _event(entry, stamp)
+        if self._date:
+            lines = [line if line.startswith(stamp) else stamp + line for line in lines]
         lines = [printable(line) for line in lines]
         lines += [f"    {printable(row)}" for row in entry.traceback.splitlines()]
         return "".join(f"{line}\n" for line in lines)
@@ -54,10 +59,11 @@ class Uwsgi:
         if len(addr) + len(user) + len(method) + len(uri) + len(proto) > _LONGEST - 256:
             addr, user, method, uri = "0.0.0.0", "", "-", "-"
         begun = _ctime(int(wall - served.msecs / 1000))
+        took = f"{int(served.msecs * 1000)} micros" if self._micros else f"{int(served.msecs)} msecs"
         return (
             f"[pid: {served.pid}|app: -1|req: -1/{served.number}] {addr} ({user}) "
             f"{{{served.vars} vars in {served.pktsize} bytes}} [{begun}] {method} {uri} => "
-            f"generated {served.rsize} bytes in {int(served.msecs)} msecs ({proto} {served.status}) "
+            f"generated {served.rsize} bytes in {took} ({proto} {served.status}) "
             f"{served.headers} headers in {served.hsize} bytes (0 switches on core {served.core})\n{problem}"
         )
 
@@ -145,6 +151,8 @@ def _event(entry: Entry, stamp: str) -> list[str]:
             return [f"{stamp}The Emperor is buried."]
         case "stderr":
             return [entry.message]
+        case "status":
+            return [f"vassal instance {entry.vassal} status {entry.message}"]
         case "probe.cleared":
             return [f"[emperor] {_name(entry)} answered {entry.reason}: it is alive"]
         case "starved":
@@ -169,6 +177,11 @@ def _preamble(birth: Birth) -> list[str]:
         f"your mercy for graceful operations on workers is {vassal.worker_reload_mercy:.0f} seconds",
         f"*** Operational MODE: {mode} ***",
     ]
+
+
+@lru_cache(maxsize=4)
+def _strftime(text: str, second: int) -> str:
+    return time.strftime(text, time.localtime(second))
 
 
 @lru_cache(maxsize=8)

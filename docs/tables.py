@@ -1,7 +1,7 @@
 """Writes the tables of options in docs/*.md from the tables in the code: ``make docs``.
 
-A table stands between ``<!-- options: SCOPE -->``, ``<!-- events -->``, ``<!-- messages -->`` or
-``<!-- scenarios -->`` and ``<!-- end -->``; what else is in the file is left alone.
+A table stands between ``<!-- options: SCOPE -->``, ``<!-- chapter: NAME -->``, ``<!-- events -->``,
+``<!-- messages -->`` or ``<!-- scenarios -->`` and ``<!-- end -->``; what else is in the file is left alone.
 With ``--check`` nothing is written, and the exit code says whether something would be.
 """
 
@@ -10,7 +10,6 @@ import sys
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from pyemperor.protocol import expect, fault, load, messages, options, scenario
 from pyemperor.protocol.tables import Option
@@ -18,7 +17,7 @@ from pyemperor.protocol.tables import Option
 _ROWS = (*options.OPTIONS, *scenario.KEYS, *load.KEYS, *fault.KEYS, *expect.KEYS)
 _BLOCK = re.compile(r"(<!-- (?P<what>[a-z :]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SCENARIOS = Path(__file__).parents[1] / "scenarios"
-_EFFECT = {"accepted": "needless", "planned": "not yet", "refused": "an error"}
+_EFFECT = {"honoured": "honoured", "accepted": "needless", "planned": "not yet", "refused": "an error"}
 
 
 def table(what: str) -> str:
@@ -29,12 +28,14 @@ def table(what: str) -> str:
         return _lines(("message", "fields", "meaning"), map(_message, messages.Message.__subclasses__()))
     if what == "scenarios":
         return _lines(("file", "what it shows"), map(_scenario, sorted(_SCENARIOS.glob("*.toml"))))
-    scope, _, rest = what.removeprefix("options: ").partition(" ")
-    found = [row for row in _ROWS if row.scope == scope and (row.status == "honoured") == (not rest)]
+    if what.startswith("chapter: "):
+        chapter = options.CHAPTERS[what.removeprefix("chapter: ")]
+        head = ("option", "of", "what it asks for", "here", "why, or what to do")
+        return _lines(head, map(_in_chapter, chapter))
+    scope = what.removeprefix("options: ")
+    found = [row for row in _ROWS if row.scope == scope and row.status == "honoured"]
     if not found:
         raise SystemExit(f"there is no table of {what}")
-    if rest:
-        return _lines(("option", "what it asks for", "here", "why, or what to do"), map(_without_effect, found))
     return _lines(("option", "value", "default", "meaning"), map(_honoured, found))
 
 
@@ -53,8 +54,8 @@ def _honoured(row: Option) -> tuple[str, ...]:
     return _names(row), row.expected, _default(row), meaning
 
 
-def _without_effect(row: Option) -> tuple[str, ...]:
-    return _names(row), row.meaning, _EFFECT[row.status], row.why
+def _in_chapter(row: Option) -> tuple[str, ...]:
+    return _names(row), row.scope, row.meaning, _EFFECT[row.status], row.why
 
 
 def _names(row: Option) -> str:
@@ -62,23 +63,12 @@ def _names(row: Option) -> str:
 
 
 def _default(row: Option) -> str:
-    value: Any = row.default
     if row.needed:
         return "must be given"
-    if isinstance(value, tuple) and len(value) == 1:
-        (value,) = value
-    if value is None or value in ("", (), [], {}):
-        return ""
-    match row.kind.name:
-        case "flag":
-            return f"`{str(value).lower()}`"
-        case "mode":
-            return f'`"{value:o}"`'
-        case "signal":
-            return f"`{next(name for name, number in fault.SIGNALS.items() if number == value)}`"
-        case "time":
-            return f"{value:g} s"
-    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+    if row.kind.name == "signal":
+        return f"`{next(name for name, number in fault.SIGNALS.items() if number == row.default)}`"
+    text = row.default_text
+    return f"`{text}`" if text and row.kind.name != "time" else text
 
 
 def _lines(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -7,20 +7,10 @@ from typing import Any, Literal
 import msgspec
 
 from pyemperor.protocol.patterns import PATTERN, Pattern, parse_target
+from pyemperor.protocol.quantities import count, fraction, seconds
 from pyemperor.protocol.report import Report, show
 from pyemperor.protocol.tables import Option, check_kind, defaults, read, rows
-from pyemperor.protocol.values import (
-    FRACTION,
-    LATENCY,
-    TABLE,
-    TEXT,
-    TIME,
-    WORD,
-    Kind,
-    count,
-    fraction,
-    seconds,
-)
+from pyemperor.protocol.values import FRACTION, LATENCY, TABLE, TEXT, TIME, WORD, Kind
 
 #: What ``what = "NAME(TARGET)"`` counts; ``count(PATTERN)`` counts anything.
 COUNTS = {

@@ -7,9 +7,10 @@ import msgspec
 
 from pyemperor.protocol.messages import LinkMessage
 from pyemperor.protocol.patterns import PATTERN, TARGET, Pattern, Target
+from pyemperor.protocol.quantities import seconds
 from pyemperor.protocol.report import Report, show
 from pyemperor.protocol.tables import Option, check_kind, defaults, read, rows
-from pyemperor.protocol.values import COUNT, FRACTION, TIME, WORD, Kind, choice, seconds
+from pyemperor.protocol.values import COUNT, FRACTION, TIME, WORD, Kind, choice
 
 #: Signals that ``kill`` sends, by name (signal(7), x86 and ARM).
 SIGNALS = {"HUP": 1, "INT": 2, "QUIT": 3, "ABRT": 6, "KILL": 9, "USR1": 10, "USR2": 12, "TERM": 15}

@@ -1,9 +1,9 @@
 """The table of options: name, kind, default, meaning, where each applies, and what becomes of it here.
 
 It drives the readers of TOML and INI, ``check``, ``--help`` and the documentation. Names and units are
-uWSGI's; those of ``[supervision]`` are OTP's. To add an option, add one row to :data:`OPTIONS`, and, if it is
-honoured, the field of the same name to the struct of its scope. Defaults stand in the table alone. The rows
-of the CGI plugin are in ``cgi_options``.
+uWSGI's; those of ``[supervision]`` are OTP's. To add an option, add one row to a chapter in ``option_rows``, and,
+if it is honoured, the field of the same name to the struct of its scope. Defaults stand in the table alone. The
+rows of the CGI plugin are in ``cgi_options``.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,29 +12,16 @@ from typing import Any, Literal
 import msgspec
 
 from pyemperor.protocol.cgi_options import CGI_OPTIONS, check_cgi
+from pyemperor.protocol.option_rows.ancillary import ANCILLARY
+from pyemperor.protocol.option_rows.emperor import EMPEROR
+from pyemperor.protocol.option_rows.identity import IDENTITY
+from pyemperor.protocol.option_rows.logs import LOGS
+from pyemperor.protocol.option_rows.processes import PROCESSES
+from pyemperor.protocol.option_rows.sockets import SOCKETS
+from pyemperor.protocol.quantities import seconds
 from pyemperor.protocol.report import Report
 from pyemperor.protocol.tables import Option, defaults, read, rows
-from pyemperor.protocol.values import (
-    ADDRESS,
-    COUNT,
-    FLAG,
-    FRACTION,
-    MODE,
-    NUMBER,
-    OWNER,
-    OWNERS,
-    PATH,
-    SIZE,
-    TABLE,
-    TEXT,
-    TIME,
-    VARIABLE,
-    Address,
-    Helper,
-    Mount,
-    choice,
-    seconds,
-)
+from pyemperor.protocol.values import COUNT, FRACTION, NUMBER, TABLE, TIME, Address, Helper, Mount, choice
 
 __all__ = [
     "OPTIONS",
@@ -56,62 +43,18 @@ Scope = Literal["emperor", "vassal", "supervision", "backoff"]
 
 # ---- the table ----------------------------------------------------------------------------------------
 
-_ALWAYS = "it is always so"
+#: uWSGI's options by chapter.
+CHAPTERS: dict[str, tuple[Option, ...]] = {
+    "emperor": EMPEROR,
+    "sockets": SOCKETS,
+    "processes": PROCESSES,
+    "identity": IDENTITY,
+    "logs": LOGS,
+    "ancillary": ANCILLARY,
+    "cgi": CGI_OPTIONS,
+}
 OPTIONS: tuple[Option, ...] = (
-    # Emperor: uwsgi-docs, "The uWSGI Emperor"
-    Option("emperor", "emperor", PATH, (), "folder of vassal files to watch", "planned", repeat=True),
-    Option("emperor", "emperor-freq", TIME, 3.0, "time between two scans for vassal files", "planned"),
-    Option("emperor", "emperor-pidfile", PATH, "", "file for the Emperor's process id", "planned"),
-    Option("emperor", "daemonize", PATH, "", "go to the background and log to this file", "planned"),
-    Option("emperor", "uid", OWNER, "", "user to run as", "planned"),
-    Option("emperor", "gid", OWNER, "", "group to run as", "planned"),
-    Option("emperor", "emperor-required-heartbeat", TIME, 30.0,
-           "silence after which a vassal is suspect and is asked whether it lives", least=0.1),
-    Option("emperor", "heartbeat-probe", TIME, 5.0,
-           "time that a suspect has to answer before it is convicted", least=0.05),
-    Option("emperor", "log-style", choice("pretty", "uwsgi", "json"), "pretty", "how log lines look"),
-    # Vassal: sockets
-    Option("vassal", "socket", ADDRESS, (), "listen for the uwsgi protocol (nginx's uwsgi_pass)", repeat=True,
-           aliases=("uwsgi-socket",)),
-    Option("vassal", "http-socket", ADDRESS, (), "listen for HTTP", repeat=True),
-    Option("vassal", "chmod-socket", MODE, 0o660, "permission bits of the unix sockets"),
-    Option("vassal", "chown-socket", OWNERS, "", "owner of the unix sockets"),
-    Option("vassal", "listen", COUNT, 0, "how many connections may wait (0: as many as the system's limit, "
-           "net.core.somaxconn, which clips it in any case)"),
-    Option("vassal", "buffer-size", SIZE, 65535, "largest block of request variables", least=1, most=65535),
-    Option("vassal", "socket-timeout", TIME, 4.0, "wait for the client's next bytes", least=0.01),
-    Option("vassal", "post-buffering", SIZE, 0, "buffer request bodies", "accepted",
-           "bodies are streamed to the script, of any size"),
-    # Vassal: processes
-    Option("vassal", "processes", COUNT, 1, "worker processes", least=1, aliases=("workers",)),
-    Option("vassal", "threads", COUNT, 1, "requests that each worker serves at a time", least=1),
-    Option("vassal", "master", FLAG, True, "run a master process", "accepted", "every vassal has a master"),
-    Option("vassal", "no-orphans", FLAG, False, "end the workers when their master is gone", "accepted",
-           _ALWAYS),
-    Option("vassal", "max-requests", COUNT, 0, "replace a worker after so many requests", "accepted",
-           "scripts are processes of their own, so workers do not grow"),
-    Option("vassal", "plugins", TEXT, (), "plugins to load", "accepted", "everything is built in",
-           repeat=True, aliases=("plugin",)),
-    Option("vassal", "heartbeat", TIME, 0.0, "time between two beats to the Emperor; a third of "
-           "emperor-required-heartbeat where that is shorter, or when 0"),
-    Option("vassal", "harakiri", TIME, 0.0, "end a request that takes longer; 0: never", "planned",
-           "cgi-timeout ends a script that is silent"),
-    Option("vassal", "worker-reload-mercy", TIME, 60.0, "time that a worker has to finish its requests"),
-    Option("vassal", "reload-mercy", TIME, 60.0, "time that the whole vassal has to finish; clips "
-           "worker-reload-mercy; the same as mercy in [vassal.supervision]"),
-    Option("vassal", "start-timeout", TIME, 60.0, "time until ready; the same as start-timeout in "
-           "[vassal.supervision]", least=0.1),
-    # Vassal: identity, files, environment
-    Option("vassal", "uid", OWNER, "", "user to run as"),
-    Option("vassal", "gid", OWNER, "", "group to run as"),
-    Option("vassal", "chdir", PATH, "", "working folder of the vassal's processes"),
-    Option("vassal", "env", VARIABLE, (), "environment variable for the scripts, NAME=value", repeat=True),
-    Option("vassal", "procname-prefix", TEXT, "", "put before the process titles", "planned"),
-    Option("vassal", "vacuum", FLAG, False, "remove the unix sockets at the end", "accepted", _ALWAYS),
-    Option("vassal", "disable-logging", FLAG, False, "log no request, unless it had a problem"),
-    Option("vassal", "logto", PATH, "", "log to this file", "planned", "the Emperor's log has the lines"),
-    # Vassal: CGI plugin
-    *CGI_OPTIONS,
+    *(option for chapter in CHAPTERS.values() for option in chapter),
     # Supervision: OTP's supervisor flags; delays and limits per vassal
     Option("supervision", "strategy", choice("one_for_one", "one_for_all", "rest_for_one"), "one_for_one",
            "which workers restart when one dies"),
@@ -143,9 +86,42 @@ def _default(scope: Scope, name: str) -> Any:
 class EmperorOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """The honoured options of the Emperor; times are seconds."""
 
+    #: Folders, patterns, or ``scheme://...``; paths are absolute.
+    emperor: tuple[str, ...] = _default("emperor", "emperor")
+    emperor_freq: float = _default("emperor", "emperor-freq")
     emperor_required_heartbeat: float = _default("emperor", "emperor-required-heartbeat")
     heartbeat_probe: float = _default("emperor", "heartbeat-probe")
+    vassals_include: tuple[str, ...] = _default("emperor", "vassals-include")
+    vassals_include_before: tuple[str, ...] = _default("emperor", "vassals-include-before")
+    vassals_inherit: tuple[str, ...] = _default("emperor", "vassals-inherit")
+    vassals_inherit_before: tuple[str, ...] = _default("emperor", "vassals-inherit-before")
+    vassal_set: tuple[tuple[str, str], ...] = _default("emperor", "vassal-set")
+    #: Name or number; "" leaves it.
+    uid: str = _default("emperor", "uid")
+    gid: str = _default("emperor", "gid")
+    add_gid: tuple[str, ...] = _default("emperor", "add-gid")
+    no_initgroups: bool = _default("emperor", "no-initgroups")
+    #: None leaves it.
+    umask: int | None = _default("emperor", "umask")
+    chdir: str = _default("emperor", "chdir")
+    daemonize: str = _default("emperor", "daemonize")
+    daemonize2: str = _default("emperor", "daemonize2")
+    pidfile: str = _default("emperor", "pidfile")
+    pidfile2: str = _default("emperor", "pidfile2")
+    safe_pidfile: str = _default("emperor", "safe-pidfile")
+    emperor_pidfile: str = _default("emperor", "emperor-pidfile")
+    control_socket: str = _default("emperor", "control-socket")
     log_style: str = _default("emperor", "log-style")
+    logto: str = _default("emperor", "logto")
+    logto2: str = _default("emperor", "logto2")
+    log_maxsize: int = _default("emperor", "log-maxsize")
+    log_backupname: str = _default("emperor", "log-backupname")
+    touch_logreopen: tuple[str, ...] = _default("emperor", "touch-logreopen")
+    touch_logrotate: tuple[str, ...] = _default("emperor", "touch-logrotate")
+    #: None leaves it to the log file's own default.
+    logfile_chmod: int | None = _default("emperor", "logfile-chmod")
+    #: "true", a format of strftime(3), or "" for none.
+    log_date: str = _default("emperor", "log-date")
 
 
 class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -193,6 +169,28 @@ class Vassal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     chdir: str = _default("vassal", "chdir")
     env: tuple[tuple[str, str], ...] = _default("vassal", "env")
     disable_logging: bool = _default("vassal", "disable-logging")
+    logto: str = _default("vassal", "logto")
+    logto2: str = _default("vassal", "logto2")
+    log_maxsize: int = _default("vassal", "log-maxsize")
+    log_backupname: str = _default("vassal", "log-backupname")
+    touch_logreopen: tuple[str, ...] = _default("vassal", "touch-logreopen")
+    touch_logrotate: tuple[str, ...] = _default("vassal", "touch-logrotate")
+    #: None leaves it to the log file's own default.
+    logfile_chmod: int | None = _default("vassal", "logfile-chmod")
+    #: "true", a format of strftime(3), or "" for none.
+    log_date: str = _default("vassal", "log-date")
+    daemonize: str = _default("vassal", "daemonize")
+    daemonize2: str = _default("vassal", "daemonize2")
+    log_format: str = _default("vassal", "log-format")
+    log_4xx: bool = _default("vassal", "log-4xx")
+    log_5xx: bool = _default("vassal", "log-5xx")
+    log_zero: bool = _default("vassal", "log-zero")
+    log_ioerror: bool = _default("vassal", "log-ioerror")
+    log_big: int = _default("vassal", "log-big")
+    #: Milliseconds.
+    log_slow: int = _default("vassal", "log-slow")
+    log_x_forwarded_for: bool = _default("vassal", "log-x-forwarded-for")
+    log_micros: bool = _default("vassal", "log-micros")
     cgi: tuple[Mount, ...] = _default("vassal", "cgi")
     cgi_from_docroot: bool = _default("vassal", "cgi-from-docroot")
     cgi_index: tuple[str, ...] = _default("vassal", "cgi-index")

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
 
+from pyemperor.protocol.quantities import number, seconds
 from pyemperor.protocol.report import Report, show, suggest
-from pyemperor.protocol.values import number, seconds, text
+from pyemperor.protocol.values import text
 
 _REFERENCE = re.compile(r"\$(?:\$\{|\{(?P<product>[^{}]*)\})")
 _NAME = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)

@@ -14,15 +14,12 @@ Relative paths start from the file's folder. ``%n`` in a vassal's texts is its n
 """
 
 import posixpath
-import re
-import tomllib
 from collections.abc import Iterator, Mapping
-from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
-from pyemperor.protocol.errors import ConfigError, Problem
+from pyemperor.protocol.errors import Problem
 from pyemperor.protocol.expect import Expect, expect_from
 from pyemperor.protocol.fault import After, Fault, fault_from
 from pyemperor.protocol.load import Load, load_from
@@ -39,7 +36,7 @@ from pyemperor.protocol.parameters import declared, each_text, fill, scale_of
 from pyemperor.protocol.references import check_addresses, check_references
 from pyemperor.protocol.report import Report, in_file_order, show
 from pyemperor.protocol.tables import Option, check_kind, defaults, read, rows
-from pyemperor.protocol.toml_lines import key_lines, line_of
+from pyemperor.protocol.toml_lines import parse_toml
 from pyemperor.protocol.values import ADDRESS, COUNT, TABLE, TEXT, TIME, WORD, Kind, choice
 
 __all__ = ["After", "Expect", "Fault", "Front", "Load", "Run", "Scenario", "load_scenario"]
@@ -125,7 +122,7 @@ def load_scenario(
     ``parameters`` override those that the file declares. Raises :class:`ConfigError` with everything that is
     wrong, in file order.
     """
-    raw, report = _parse(text, file)
+    raw, report = parse_toml(text, file)
     declarations = raw.pop("parameters", {})
     if not isinstance(declarations, dict):
         report.at("parameters").problem(show(declarations), TABLE.expected)
@@ -199,24 +196,3 @@ def _named(table: dict[str, object], name: str, report: Report) -> dict[str, obj
     """Replace ``%n``, uWSGI's magic variable for the name of the vassal."""
     named: dict[str, object] = each_text(table, report, lambda text, _: text.replace("%n", name))
     return named
-
-
-_TOML_ERROR = re.compile(
-    r"(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", re.DOTALL
-)
-
-
-def _parse(text: str, file: str) -> tuple[dict[str, Any], Report]:
-    """Parse TOML and number its lines; its syntax errors are the user's, so no other exception leaves."""
-    try:
-        table = tomllib.loads(text)
-        return table, Report(file, partial(line_of, key_lines(text)))
-    except RecursionError:
-        raise ConfigError(Problem(file, 0, "", "nested too deeply", "a scenario")) from None
-    except ValueError as error:  # TOMLDecodeError, and an integer of thousands of digits
-        match = _TOML_ERROR.fullmatch(str(error))
-        if match is None:
-            raise ConfigError(Problem(file, 0, "", f"not TOML: {str(error).split(';')[0]}")) from None
-        line = int(match["line"] or text.rstrip("\n").count("\n") + 1)
-        where = f"column {match['column']}" if match["column"] else "end of file"
-        raise ConfigError(Problem(file, line, "", f"not TOML: {match['what']} at {where}")) from None

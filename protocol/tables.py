@@ -1,11 +1,14 @@
 """Type one table of a configuration by its rows: what is known, of which kind, within which bounds."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pyemperor.protocol.report import Report, show, suggest
 from pyemperor.protocol.values import Kind
+
+#: What is said of an accepted option.
+NEEDLESS = "accepted, has no effect"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,23 @@ class Option:
             if bound is not None
         ]
         return ", ".join([self.kind.expected, *bounds]) + (", or a list of such" if self.repeat else "")
+
+    @property
+    def default_text(self) -> str:
+        """The default in words; "" when it is nothing."""
+        value = self.default
+        if isinstance(value, tuple) and len(value) == 1:
+            (value,) = value
+        if value is None or value in ("", (), [], {}):
+            return ""
+        match self.kind.name:
+            case "flag":
+                return str(value).lower()
+            case "mode":
+                return f'"{value:o}"'
+            case "time":
+                return f"{value:g} s"
+        return f"{value:g}" if isinstance(value, float) else str(value)
 
     def fallback(self, scale: float = 1.0) -> Any:
         """Give the default, its times stretched by ``scale``."""
@@ -112,18 +132,42 @@ def read(
             here.problem("refused", remedy=row.why)
         else:
             names[row.field] = key
-            given[row.field] = row.value(raw, here, base, scale)
+            value = row.value(raw, here, base, scale)
+            if row.status == "honoured" and value is not None:
+                given[row.field] = value
             if row.status == "accepted":
-                here.warning("accepted, has no effect", remedy=row.why)
+                here.warning(NEEDLESS, remedy=row.why)
             elif row.status == "planned":
                 here.warning("not supported yet, has no effect", remedy=row.why)
-    honoured = {row.field for row in options.values() if row.status == "honoured"}
-    return {field: value for field, value in given.items() if value is not None and field in honoured}
+    return given
 
 
 def defaults(options: Mapping[str, Option], scale: float = 1.0) -> dict[str, Any]:
     """Give the default of every honoured row by field name, with its times stretched by ``scale``."""
     return {row.field: row.fallback(scale) for row in options.values() if row.status == "honoured"}
+
+
+def planned(scope: str, name: str, kind: Kind, meaning: str, *aliases: str, why: str = "", repeat: bool = False
+            ) -> Option:  # fmt: skip
+    """Make the row of an option that is known, and has no effect yet; ``why`` says what to do meanwhile."""
+    return Option(scope, name, kind, () if repeat else None, meaning, "planned", why, repeat, aliases=aliases)
+
+
+def accepted(scope: str, name: str, kind: Kind, meaning: str, why: str, *aliases: str, repeat: bool = False
+             ) -> Option:  # fmt: skip
+    """Make the row of an option that needs no effect, and ``why``."""
+    return Option(scope, name, kind, () if repeat else None, meaning, "accepted", why, repeat, aliases=aliases)
+
+
+def refused(scope: str, name: str, kind: Kind, meaning: str, why: str, *aliases: str, repeat: bool = False
+            ) -> Option:  # fmt: skip
+    """Make the row of an option without which it would be wrong to go on; ``why`` says what to write instead."""
+    return Option(scope, name, kind, () if repeat else None, meaning, "refused", why, repeat, aliases=aliases)
+
+
+def everywhere(*options: Option) -> tuple[Option, ...]:
+    """Give rows that mean the same to a vassal and to the Emperor, once for each."""
+    return tuple(replace(option, scope=scope) for scope in ("emperor", "vassal") for option in options)
 
 
 def check_kind(options: Mapping[str, Option], kind: str, table: Mapping[str, object], report: Report) -> None:

@@ -1,13 +1,13 @@
-"""Find the line of every key in TOML text, which ``tomllib`` does not tell.
-
-The text must be TOML that ``tomllib`` accepted: nothing is validated a second time (TOML 1.0).
-"""
+"""Parse TOML, and find the line of every key, which ``tomllib`` does not tell (TOML 1.0)."""
 
 import re
 import tomllib
 from bisect import bisect_right
+from functools import partial
+from typing import Any
 
-from pyemperor.protocol.report import Path
+from pyemperor.protocol.errors import ConfigError, Problem
+from pyemperor.protocol.report import Path, Report
 
 _BLANK = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
 _SPACE = re.compile(r"[ \t]*")
@@ -20,11 +20,31 @@ _STRING = re.compile(
     re.DOTALL,
 )
 _SCALAR = re.compile(r"[^,\]}#\n]*")
+_TOML_ERROR = re.compile(
+    r"(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", re.DOTALL
+)
+
+
+def parse_toml(text: str, file: str) -> tuple[dict[str, Any], Report]:
+    """Parse TOML and number its lines; its syntax errors are the user's, so no other exception leaves."""
+    try:
+        table = tomllib.loads(text)
+        return table, Report(file, partial(line_of, key_lines(text)))
+    except RecursionError:
+        raise ConfigError(Problem(file, 0, "", "nested too deeply")) from None
+    except ValueError as error:  # TOMLDecodeError, and an integer of thousands of digits
+        match = _TOML_ERROR.fullmatch(str(error))
+        if match is None:
+            raise ConfigError(Problem(file, 0, "", f"not TOML: {str(error).split(';')[0]}")) from None
+        line = int(match["line"] or text.rstrip("\n").count("\n") + 1)
+        where = f"column {match['column']}" if match["column"] else "end of file"
+        raise ConfigError(Problem(file, line, "", f"not TOML: {match['what']} at {where}")) from None
 
 
 def key_lines(text: str) -> dict[Path, int]:
     """Map the path of every key, table and array element to the line, from 1, where it begins.
 
+    The text must be TOML that ``tomllib`` accepted: nothing is validated a second time.
     ``("vassal", 1, "threads")`` is the key ``threads`` of the second ``[[vassal]]``.
     """
     scanner = _Scanner(text)

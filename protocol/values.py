@@ -1,10 +1,9 @@
 """Kinds of values in a configuration: what TOML or INI text gives in, one typed value out.
 
-A reader takes the raw value and raises ``ValueError``, whose text tells the user what to write instead.
-Numbers may come as text (``"25"``), because a parameter or an INI file can give nothing else.
+A reader takes the raw value and raises ``ValueError``, whose text tells the user what to write instead. Those of
+numbers are in ``quantities``.
 """
 
-import math
 import posixpath
 import re
 import shlex
@@ -14,18 +13,23 @@ from typing import Any, Literal
 
 import msgspec
 
+from pyemperor.protocol.quantities import (
+    count,
+    flag,
+    fraction,
+    megabytes,
+    milliseconds,
+    mode,
+    number,
+    seconds,
+    size,
+    umask,
+)
 from pyemperor.protocol.report import did_you_mean
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_TIME = re.compile(r"(?P<sign>-?)(?:\d+(?:\.\d+)?\s*(?:ms|s|m|h|d)\s*)+")
-_TIME_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
-_SIZE = re.compile(r"(\d+)\s*([kmg]?)(?:i?b)?", re.IGNORECASE)
 _TCP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]*):(?P<port>\d{1,5})")
-_FLAGS = dict.fromkeys(("true", "on", "yes", "1"), True) | dict.fromkeys(("false", "off", "no", "0"), False)
 #: Linux: sizeof(sockaddr_un.sun_path) is 108, with the closing NUL.
 SUN_PATH = 107
-_LONGEST = 1e9
-_BIGGEST = 2**62
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -78,81 +82,6 @@ class Kind:
     scale: Callable[[Any, float], Any] | None = None
 
 
-# ---- numbers ------------------------------------------------------------------------------------------
-
-
-def seconds(value: object) -> float:
-    """Read a duration in seconds: ``25``, ``1.5``, ``"25"``, ``"250ms"``, ``"2m"``, ``"1h30m"``."""
-    if isinstance(value, str) and (match := _TIME.fullmatch(value.strip())):
-        result = sum(float(part) * _UNITS[unit] for part, unit in _TIME_PART.findall(match[0]))
-        result *= -1 if match["sign"] else 1
-    else:
-        result = number(value, 'write 25, "250ms", "25s", "2m" or "1h"')
-    if result < 0:
-        raise ValueError("a time cannot be negative")
-    if result > _LONGEST:
-        raise ValueError("at most 10^9 seconds")
-    return result
-
-
-def number(value: object, remedy: str = "write a number, such as 0.5") -> float:
-    """Read a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(remedy)
-    try:
-        result = float(value)
-    except (ValueError, OverflowError):
-        raise ValueError(remedy) from None
-    if not math.isfinite(result):
-        raise ValueError(remedy)
-    return result
-
-
-def fraction(value: object) -> float:
-    """Read a share from 0 to 1."""
-    result = number(value)
-    if not 0 <= result <= 1:
-        raise ValueError("0.5 is every second one")
-    return result
-
-
-def count(value: object) -> int:
-    """Read a whole number, 0 or more."""
-    text = value.strip() if isinstance(value, str) else value
-    if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 19:
-        return int(text)
-    if isinstance(text, bool) or not isinstance(text, int) or text < 0 or text > _BIGGEST:
-        raise ValueError("write a whole number without a unit")
-    return text
-
-
-def size(value: object) -> int:
-    """Read a number of bytes: ``65535``, ``"4k"``, ``"1M"``, ``"2G"``; a k is 1024."""
-    if isinstance(value, str) and len(value) < 19 and (match := _SIZE.fullmatch(value.strip())):
-        return int(match[1]) << 10 * " kmg".index(match[2].lower() or " ")
-    try:
-        return count(value)
-    except ValueError:
-        raise ValueError('write 65535, "64k" or "1M"') from None
-
-
-def flag(value: object) -> bool:
-    """Read a yes or no, also uWSGI's words for it."""
-    word = str(value).lower() if isinstance(value, bool | int | str) else ""
-    if word not in _FLAGS:
-        raise ValueError("write true or false")
-    return _FLAGS[word]
-
-
-def mode(value: object) -> int:
-    """Read permission bits from three octal digits; a bare switch (true, "1") is 666, as in uWSGI."""
-    if value is True or value in ("1", "true"):
-        return 0o666
-    if isinstance(value, str) and re.fullmatch("0?[0-7]{3}", value):
-        return int(value, 8)
-    raise ValueError('write the three octal digits in quotes: "660"')
-
-
 # ---- text ---------------------------------------------------------------------------------------------
 
 
@@ -163,6 +92,14 @@ def text(value: object) -> str:
     if "\0" in str(value):
         raise ValueError("a NUL cannot stand in it")
     return str(value)
+
+
+def switch(value: object) -> str:
+    """Read text, or a switch that is on ("true") or off ("")."""
+    if isinstance(value, bool):
+        return "true" if value else ""
+    result = text(value)
+    return "" if result.lower() in ("false", "off", "no", "0") else result
 
 
 def word(value: object) -> str:
@@ -191,6 +128,15 @@ def path(value: object, base: str) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("write a path in quotes")
     return posixpath.join(base, value)
+
+
+def source(value: object, base: str) -> str:
+    """Read where vassals come from: a folder, a pattern, or ``scheme://...``; paths become absolute."""
+    where = path(value, "")
+    scheme, separator, rest = where.partition("://")
+    if not separator:
+        return posixpath.join(base, where)
+    return f"{scheme}://{posixpath.join(base, rest)}" if scheme in ("dir", "glob") else where
 
 
 def variable(value: object) -> tuple[str, str]:
@@ -283,13 +229,18 @@ FRACTION = _plain("fraction", "a number from 0 to 1", fraction)
 SIZE = _plain("size", "a number of bytes", size, "bytes")
 FLAG = _plain("flag", "true or false", flag)
 MODE = _plain("mode", "permission bits", mode)
+UMASK = _plain("umask", "octal digits", umask)
+MEGABYTES = _plain("megabytes", "a number of megabytes", megabytes, "megabytes")
+MILLISECONDS = _plain("milliseconds", "a number of milliseconds", milliseconds, "milliseconds")
 TEXT = _plain("text", "text", text)
+SWITCH = _plain("switch", "text, or true", switch)
 WORD = _plain("name", "a name", word)
 OWNER = _plain("owner", "a user or group", owner)
 OWNERS = _plain("owner", "user or user:group", owners)
 VARIABLE = _plain("variable", "NAME=value", variable)
 TABLE = _plain("table", "a table", table)
 PATH = Kind("path", "a path", path)
+SOURCE = Kind("source", "a folder, a pattern, or scheme://...", source)
 ADDRESS = Kind("address", 'a path or "host:port"', address)
 MOUNT = Kind("mount", '"/prefix=folder" or "folder"', mount)
 HELPER = Kind("helper", '".ext=command"', helper)

@@ -12,13 +12,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pyemperor.actors.linux import become_subreaper, living_descendants
+from pyemperor.actors.linux import FileEvents, become_subreaper, living_descendants
 from pyemperor.protocol.uwsgi import encode_packet
 
 #: Seconds in which anything that a test waits for must have happened; no test waits for it on purpose.
@@ -326,6 +326,17 @@ def variables(answer: Answer) -> Mapping[str, str]:
     """What ``env -0`` printed."""
     assert answer.status == 200, answer
     return dict(pair.split("=", 1) for pair in answer.text.split("\0") if pair)
+
+
+def until(folder: Path, true: Callable[[], bool]) -> None:
+    """Wait for something that the files in ``folder`` show."""
+    with closing(FileEvents()) as events:
+        events.watch(str(folder))
+        end = time.monotonic() + PATIENCE
+        while not true() and (left := end - time.monotonic()) > 0:
+            select.select([events.fd], [], [], left)
+            events.read()
+    assert true()
 
 
 def timed(call: Callable[[], Answer]) -> tuple[Answer, float]:

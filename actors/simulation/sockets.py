@@ -1,7 +1,7 @@
 """Requests in simulated time: sockets with a backlog, connections, scripts that take a given time."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from signal import SIGKILL
 
@@ -120,14 +120,21 @@ class SimulatedSockets:
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
-        self.bound: dict[str, SimulatedSocket] = {}
+        self._claims: dict[str, tuple[str, SimulatedSocket]] = {}
 
-    def bind(self, vassal: Vassal) -> None:
-        if vassal.name not in self.bound:
-            self.bound[vassal.name] = SimulatedSocket(self._simulation, vassal.listen or _SOMAXCONN)
+    @property
+    def bound(self) -> dict[str, SimulatedSocket]:
+        """The sockets by the names of their vassals."""
+        return dict(self._claims.values())
 
-    def release(self, vassal: str) -> None:
-        if socket := self.bound.pop(vassal, None):
+    def bind(self, vassal: Vassal, claim: str = "", sharing: Collection[str] = ()) -> None:
+        kept = [self._claims[other][1] for other in sharing if other in self._claims]
+        socket = kept[-1] if kept else SimulatedSocket(self._simulation, vassal.listen or _SOMAXCONN)
+        self._claims.setdefault(claim or vassal.name, (vassal.name, socket))
+
+    def release(self, claim: str) -> None:
+        _, socket = self._claims.pop(claim, ("", None))
+        if socket is not None and all(other is not socket for _, other in self._claims.values()):
             socket.close()
 
     def connect(self, vassal: str, connection: Connection) -> None:

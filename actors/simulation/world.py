@@ -3,9 +3,10 @@
 import functools
 from collections.abc import Callable
 from fnmatch import fnmatchcase
-from signal import SIGINT, SIGQUIT, SIGTERM, SIGUSR2, Signals
+from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR2, Signals
 
 from pyemperor.actors.actor import Actor
+from pyemperor.actors.administration import Reload
 from pyemperor.actors.cgi_runner import CgiRunner
 from pyemperor.actors.emperor import Emperor, Govern, Quit
 from pyemperor.actors.journal import Journal
@@ -26,7 +27,10 @@ def _quit(number: int) -> Quit:
     return Quit(Signals(number).name)
 
 
-_EMPERORS_SIGNALS: Reactions = dict.fromkeys((SIGTERM, SIGINT, SIGQUIT), _quit)
+_EMPERORS_SIGNALS: Reactions = {
+    **dict.fromkeys((SIGTERM, SIGINT, SIGQUIT), _quit),
+    SIGHUP: lambda _: Reload(),
+}
 #: SIGUSR2 prints the stacks, which are not there.
 _CHILDS_SIGNALS: Reactions = {SIGTERM: Terminated, SIGINT: Terminated, SIGUSR2: None}
 #: Seconds from a fork to the first message that the child handles.
@@ -91,6 +95,10 @@ class World:
     def inject(self, fault: Inject) -> None:
         """Send a fault to the Emperor, over its link to whoever plays the scenario."""
         self._later(lambda: self._emperor.notify(FromParent(fault)))
+
+    def tell(self, message: object) -> None:
+        """Tell the Emperor something of ``actors/administration``."""
+        self._later(lambda: self._emperor.notify(message))
 
     def signal(self, address: str, number: int) -> None:
         """Signal whatever runs at ``address``, which may be a glob.

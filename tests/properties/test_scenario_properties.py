@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from pyemperor.protocol.errors import ConfigError
 from pyemperor.protocol.messages import EVENTS, State, Trace
 from pyemperor.protocol.patterns import Pattern
+from pyemperor.protocol.quantities import seconds, size
 from pyemperor.protocol.report import Path
 from pyemperor.protocol.scenario import Scenario, load_scenario
 from pyemperor.protocol.toml_lines import key_lines
-from pyemperor.protocol.values import seconds, size
 
 quick = settings(max_examples=150, deadline=None)
 

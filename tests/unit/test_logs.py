@@ -10,20 +10,23 @@ import sys
 import time
 import tty
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pykka
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loguru import logger
+from msgspec.structs import replace
 
+from pyemperor.actors.administration import VassalStatus
 from pyemperor.actors.detector import Convict, Evidence, Verdict, explain
 from pyemperor.actors.journal import Journal
 from pyemperor.actors.outcome import Outcome
 from pyemperor.actors.wires import Request
 from pyemperor.cli import logs
 from pyemperor.cli.lines import Entry, Json, Served, duration, parts, printable, size
-from pyemperor.cli.logs import log_request, log_to_stderr
+from pyemperor.cli.logs import log_request, log_statuses, log_to_stderr
 from pyemperor.cli.pretty_lines import Pretty
 from pyemperor.cli.stderr import PATIENCE, Stderr, _with_room
 from pyemperor.cli.uwsgi_lines import Uwsgi
@@ -250,6 +253,27 @@ def test_what_uwsgi_has_no_words_for_is_said_in_its_manner() -> None:
         "[emperor] worker 1 of hello gets more time to answer: the machine starves it of CPU",
         "[emperor] fork-server exit: replaced",
     ]
+
+
+def test_log_date_stamps_every_line_but_those_of_requests_and_none_twice() -> None:
+    style = Uwsgi(date="%Y-%m-%d")
+    said = lines(style, state("master:hello", State.READY, pid=7), event("emperor", "", message="SIGHUP"))
+    assert said == [
+        "2014-02-05 - [emperor] vassal hello is ready to accept requests",
+        "2014-02-05 - [emperor] SIGHUP",
+    ]
+    assert style.served(served(outcome()), WALL).startswith("[pid: 20826|")
+
+
+def test_request_line_in_microseconds_and_with_the_address_that_a_proxy_forwards_for() -> None:
+    result = outcome(HTTP_X_FORWARDED_FOR=b"198.51.100.3")
+    told = Served.of(WORKER, 1, result, result.started_at + 0.0137, pid=1, number=3, x_forwarded_for=True)
+    line = Uwsgi(micros=True).served(told, WALL)
+    assert "] 198.51.100.3 () {" in line
+    assert "bytes in 13700 micros (" in line
+    assert served(result).addr == "10.0.0.1"
+    nobody = Served.of(WORKER, 1, outcome(), 100.1, pid=1, number=3, x_forwarded_for=True)
+    assert nobody.addr == "10.0.0.1"
 
 
 # ---- for people ---------------------------------------------------------------------------------------------
@@ -484,6 +508,119 @@ def test_the_level_holds_for_requests_as_well(
     log_request(WORKER, 0, outcome(), 100.1)
     logger.info("nothing of interest")
     assert capfd.readouterr().err == ""
+
+
+def test_a_format_of_the_users_own_and_its_problems_in_the_words_of_the_style(
+    log: Callable[..., None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    vassal = replace(WORKER.vassal, log_format="%(method) %(status) %(ftime)", log_date="%Y")
+    birth = replace(WORKER, vassal=vassal)
+    log("uwsgi", birth=birth)
+    log_request(birth, 0, outcome(), 100.1)
+    bad = outcome()
+    bad.problem, bad.remedy = "no such script", "write one"
+    log_request(birth, 0, bad, 100.1)
+    log_request(birth, 0, Outcome(problem="nobody spoke"), 100.1)
+    year = time.strftime("%Y")
+    assert capfd.readouterr().err.splitlines() == [
+        f"GET 200 {year}",
+        f"GET 200 {year}",
+        f"{year} - [hello/1] GET /cgi-bin/hello.cgi: no such script (write one)",
+        "hello: nobody spoke",
+    ]
+
+
+def test_how_the_vassals_are(log: Callable[..., None], capfd: pytest.CaptureFixture[str]) -> None:
+    statuses = [
+        VassalStatus("shop", "STABLE", 3, (4711, 4713), 1, requests=9, loyal=True),
+        VassalStatus("wiki", "CURSED", 1, (), 6, reason="next start in 57.0 s", refused="no socket"),
+    ]
+    log("uwsgi")
+    log_statuses(statuses)
+    log("pretty")
+    log_statuses(statuses[1:])
+    *first, last = capfd.readouterr().err.splitlines()
+    assert first == [
+        "vassal instance shop status STABLE, pid 4711 4713, generation 3, 9 requests, loyal 1",
+        "vassal instance wiki status CURSED, generation 1, 0 requests, loyal 0; next start in 57.0 s; no socket",
+    ]
+    assert last.endswith(" INFO  wiki         " + first[1].removeprefix("vassal instance wiki status "))
+
+
+@pytest.mark.parametrize(
+    ("wish", "logged"),
+    [
+        ({}, []),
+        ({"log_4xx": True}, ["404", "499"]),
+        ({"log_5xx": True}, ["504"]),
+        ({"log_ioerror": True}, ["499"]),
+        ({"log_zero": True}, ["302"]),
+        ({"log_big": 400}, ["504"]),
+        ({"log_slow": 1000}, ["200"]),
+        ({"log_4xx": True, "log_slow": 1000, "log_zero": True}, ["200", "302", "404", "499"]),
+    ],
+)
+def test_what_is_logged_although_logging_is_disabled(
+    log: Callable[..., None], capfd: pytest.CaptureFixture[str], wish: dict[str, object], logged: list[str]
+) -> None:
+    birth = replace(WORKER, vassal=replace(WORKER.vassal, log_format="%(status)", **wish))
+    log("uwsgi", birth=birth)
+    results = ((200, 326, 1.0), (302, 44, 0.1), (404, 326, 0.1), (499, 60, 0.1), (504, 444, 0.9))
+    for status, sent, seconds in results:
+        result = outcome()
+        result.status, result.sent = status, sent
+        log_request(birth, 0, result, result.started_at + seconds, enabled=False)
+    assert capfd.readouterr().err.split() == logged
+
+
+def test_a_vassals_file_is_opened_before_its_user_may_not(tmp_path: Path) -> None:
+    """As the fork server's child does it, and the log of the process takes it over."""
+    path = tmp_path / "private" / "site.log"
+    path.parent.mkdir(0o700)
+    program = (
+        "import os, sys\n"
+        "from loguru import logger\n"
+        "from pyemperor.cli.logs import log_to_stderr, open_log\n"
+        "from pyemperor.protocol.messages import Birth\n"
+        "from pyemperor.protocol.options import Vassal\n"
+        "birth = Birth(kind='master', vassal=Vassal(name='site', logto=sys.argv[1], uid='nobody'), beat=10)\n"
+        "open_log(birth)\n"
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "log_to_stderr('pretty', birth=birth)\n"
+        "logger.info('here')\n"
+    )
+    command = [sys.executable, "-P", "-c", program, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split(maxsplit=3)[3] for line in path.read_text().splitlines()] == ["here"]
+    assert os.geteuid() != 0 or path.stat().st_uid == 65534
+
+
+def test_the_emperors_file_is_that_of_all_below_who_have_none(
+    log: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(logs._FILE, "")
+    program = (
+        "import os, subprocess, sys\n"
+        "from loguru import logger\n"
+        "from pyemperor.cli.log_file import LogFileOptions\n"
+        "from pyemperor.cli.logs import log_to_stderr\n"
+        "if sys.argv[2] == 'emperor':\n"
+        "    log_to_stderr('pretty', file=LogFileOptions(sys.argv[1]))\n"
+        "    subprocess.run([sys.executable, '-P', '-c', os.environ['PROGRAM'], sys.argv[1], 'fork-server'])\n"
+        "else:\n"
+        "    log_to_stderr('pretty', actor=sys.argv[2])\n"
+        "    os.rename(sys.argv[1], sys.argv[1] + '.1')\n"
+        "    open(sys.argv[1], 'x').close()\n"
+        "logger.info('{} speaks', sys.argv[2])\n"
+    )
+    path = tmp_path / "emperor.log"
+    monkeypatch.setenv("PROGRAM", program)
+    command = [sys.executable, "-P", "-c", program, str(path), "emperor"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (0, "")
+    told = [line.split(maxsplit=3)[3] for line in path.read_text().splitlines()]
+    assert told == ["fork-server speaks", "emperor speaks"]
 
 
 def test_an_unknown_style_is_named(log: Callable[..., None]) -> None:

@@ -1,7 +1,7 @@
 """Supervisors of processes as a conversation: what happens goes in, what they do on their host comes out."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import msgspec
@@ -497,11 +497,11 @@ class Sockets:
     def __init__(self) -> None:
         self.bound: list[str] = []
 
-    def bind(self, vassal: Vassal) -> None:
-        self.bound.append(vassal.name)
+    def bind(self, vassal: Vassal, claim: str = "", sharing: Collection[str] = ()) -> None:
+        self.bound.append(claim)
 
-    def release(self, vassal: str) -> None:
-        self.bound.remove(vassal)
+    def release(self, claim: str) -> None:
+        self.bound.remove(claim)
 
 
 def emperor(*names: str, heartbeat: float = 0.0) -> tuple[Conversation, Sockets, dict[str, Key]]:

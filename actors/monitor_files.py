@@ -1,0 +1,203 @@
+"""Vassals as files: the imperial monitors ``dir://FOLDER`` and ``glob://PATTERN``."""
+
+import glob
+import hashlib
+import os
+import select
+import stat
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import NamedTuple
+
+from loguru import logger
+
+from pyemperor.actors.actor import Inbox
+from pyemperor.actors.linux import (
+    IN_CLOSE_WRITE,
+    IN_DELETE,
+    IN_IGNORED,
+    IN_MODIFY,
+    IN_MOVED_FROM,
+    IN_MOVED_TO,
+    IN_Q_OVERFLOW,
+    FileEvents,
+)
+from pyemperor.protocol.options import Vassal
+
+#: What the name of a vassal file ends in (uWSGI's, and TOML's).
+EXTENSIONS = (".ini", ".toml", ".xml", ".yml", ".yaml", ".json", ".js")
+
+
+class FileVersion(NamedTuple):
+    """What tells one version of a file from another; of a symbolic link, that of the file it leads to.
+
+    Nanoseconds of its last change, so that two edits within a second are two; device and inode, for an older
+    file moved in and a link that leads elsewhere; and what is in it. ``content`` is empty when it cannot be read.
+    """
+
+    changed_ns: int
+    device: int
+    inode: int
+    size: int
+    content: bytes
+
+
+class VassalFiles:
+    """The vassal files of a folder or of a pattern, read by ``read(path, reloading=...)``.
+
+    A folder has those whose name ends in one of ``extensions`` and does not begin with a dot, as uWSGI has it;
+    a pattern those that it matches. Only what is, or leads to, a regular file counts.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        read: Callable[..., Vassal],
+        extensions: Collection[str] = EXTENSIONS,
+    ) -> None:
+        kind, separator, path = uri.partition("://")
+        if not separator:
+            path = uri
+            pattern = os.path.isfile(path) or (glob.has_magic(path) and not os.path.isdir(path))
+            kind = "glob" if pattern else "dir"
+        self.uri = f"{kind}://{os.path.abspath(path)}"
+        self._read = read
+        self._glob = kind == "glob"
+        self._path = os.path.abspath(path)
+        self._extensions = tuple(extensions)
+        #: By path, what stat(2) says and the version that goes with it; the third: whether it may be trusted.
+        self._cache: dict[str, tuple[tuple[int, ...], FileVersion, bool]] = {}
+        self._events: FileEvents | None = None
+        self._watches: dict[int, str] = {}
+        #: Files that were written to and not closed since, by their real path.
+        self._written: set[str] = set()
+        self._real: dict[str, str] = {}
+
+    def name(self, path: str) -> str:
+        """The name of the vassal in the file ``path``: the file's, without its extension."""
+        return os.path.splitext(os.path.basename(path))[0]
+
+    def read(self, path: str, *, reloading: bool) -> Vassal:
+        """The vassal in the file ``path``; raises ConfigError."""
+        return self._read(path, reloading=reloading)
+
+    def place(self, path: str) -> str:
+        """What tells it from one of the same name elsewhere: the name of its folder."""
+        return os.path.basename(os.path.dirname(path))
+
+    # ---- looking --------------------------------------------------------------------------------------------
+
+    def scan(self) -> dict[str, FileVersion]:
+        """The version of each file by path; raises OSError when the folder cannot be read."""
+        self._watch_folders()
+        seen: dict[str, FileVersion] = {}
+        for path in self._paths():
+            if version := self._version(path):
+                seen[path] = version
+        for gone in self._cache.keys() - seen.keys():
+            del self._cache[gone]
+            self._real.pop(gone, None)
+        return seen
+
+    def writing(self) -> set[str]:
+        """The files that somebody is writing, as far as the system tells."""
+        return {path for path, real in self._real.items() if real in self._written}
+
+    def _paths(self) -> Iterator[str]:
+        if self._glob:
+            yield from sorted(glob.glob(self._path))
+            return
+        with os.scandir(self._path) as entries:
+            names = [entry.name for entry in entries]
+        for name in sorted(names):
+            if name.endswith(self._extensions) and not name.startswith("."):
+                yield os.path.join(self._path, name)
+
+    def _version(self, path: str) -> FileVersion | None:
+        try:
+            found = os.stat(path)
+        except OSError:
+            return None  # it has gone since, or is a link that leads nowhere
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        seen = (found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino, found.st_size, found.st_mode)
+        before = self._cache.get(path)
+        if before is not None and before[0] == seen and before[2]:
+            return before[1]
+        # Two edits within one tick of the file system's clock look alike. What looks alike at a second look has
+        # its last edit before the first, and the look after it sees whatever comes later.
+        version = FileVersion(found.st_mtime_ns, found.st_dev, found.st_ino, found.st_size, _digest(path))
+        self._cache[path] = seen, version, before is not None and before[:2] == (seen, version)
+        self._real[path] = os.path.realpath(path) if os.path.islink(path) else path
+        return version
+
+    # ---- events ---------------------------------------------------------------------------------------------
+
+    def watch(self, inbox: Inbox, message: object) -> None:
+        """Deliver ``message`` whenever something happens to the files, as far as the system tells."""
+        try:
+            self._events = FileEvents()
+        except OSError as error:
+            logger.warning("{}: no file events ({}): changes are seen by looking", self.uri, error.strerror)
+            return
+        inbox.watch(self._events.fd, select.EPOLLIN, lambda _: [message] if self._happened() else [])
+
+    def _happened(self) -> bool:
+        assert self._events is not None
+        events = self._events.read()
+        for number, mask, name in events:
+            path = os.path.join(self._watches.get(number, ""), name)
+            if mask & IN_Q_OVERFLOW:
+                self._written.clear()
+                self._cache.clear()
+            elif mask & IN_IGNORED:
+                self._watches.pop(number, None)
+            elif mask & IN_MODIFY:
+                self._written.add(path)
+            elif mask & (IN_CLOSE_WRITE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO):
+                self._written.discard(path)
+        return bool(events)
+
+    def _watch_folders(self) -> None:
+        """Watch the folders of the files, and of what links among them lead to."""
+        if self._events is None:
+            return
+        patterns = glob.glob(os.path.dirname(self._path)) if self._glob else [self._path]
+        wanted = {*patterns, *(os.path.dirname(real) for real in self._real.values())}
+        numbers = {}
+        for folder in sorted(wanted):
+            try:
+                numbers[self._events.watch(folder)] = folder
+            except OSError as error:
+                # What cannot be watched is looked at every now and then all the same.
+                logger.debug("{}: {} is not watched: {}", self.uri, folder, error.strerror)
+        for number in self._watches.keys() - numbers.keys():
+            self._events.unwatch(number)
+        self._watches = numbers
+
+    def close(self, inbox: Inbox) -> None:
+        """Watch no more."""
+        if self._events is not None:
+            inbox.unwatch(self._events.fd)
+            self._events.close()
+            self._events = None
+
+
+def touched(paths: Collection[str]) -> Mapping[str, tuple[int, int]]:
+    """When each of the files that are there was touched last: nanoseconds, and its inode."""
+    seen = {}
+    for path in paths:
+        try:
+            found = os.stat(path)
+        except OSError:
+            continue  # it is not there, so nobody has touched it
+        seen[path] = found.st_mtime_ns, found.st_ino
+    return seen
+
+
+def _digest(path: str) -> bytes:
+    try:
+        # Without waiting for a writer, should it have become a pipe since.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            return hashlib.blake2b(file.read(), digest_size=16).digest()
+    except OSError:
+        return b""  # whoever reads it will say why not

@@ -1,0 +1,88 @@
+"""What the Emperor knows of one vassal, and of those who asked for something about it."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pykka
+
+from pyemperor.actors.administration import Answer, Govern, Outcome, VassalStatus
+from pyemperor.actors.overseer import Child
+from pyemperor.actors.succession import Succession
+from pyemperor.protocol.messages import Beat, State
+from pyemperor.protocol.options import Vassal
+
+
+class Asked:
+    """A request about some vassals: collects the outcomes, and answers with the last of them."""
+
+    def __init__(self, names: Iterable[str], answer: Answer | None, future: "pykka.Future[Any]") -> None:
+        self.future = future
+        self._answer = answer
+        self._left = set(names)
+        self._outcomes: list[Outcome] = []
+        self._answer_if_over()
+
+    def note(self, outcome: Outcome) -> None:
+        """Take in what became of one of them."""
+        self._left.discard(outcome.name)
+        self._outcomes.append(outcome)
+        self._answer_if_over()
+
+    def _answer_if_over(self) -> None:
+        if not self._left:
+            self._outcomes.sort(key=lambda outcome: outcome.name)
+            self.future.set(self._outcomes)
+            if self._answer is not None:
+                self._answer(self._outcomes)
+
+
+@dataclass(slots=True, eq=False)
+class Province:
+    """One vassal."""
+
+    name: str
+    reread: Callable[[], object] | None
+    succession: Succession = field(default_factory=Succession)
+    #: The newest configuration that was taken.
+    vassal: Vassal | None = None
+    #: What waits for an address that is taken.
+    unbound: Govern | None = None
+    #: By generation, the id of its group and of its child, which is its claim to the sockets too.
+    claims: dict[int, str] = field(default_factory=dict)
+    #: The claim of the generation that begins next.
+    next_claim: str = ""
+    #: When the generation that rises must be ready.
+    trial_until: float = 0.0
+    reloads: list[Asked] = field(default_factory=list)
+    stops: list[Asked] = field(default_factory=list)
+    loyal: bool = False
+    beat: Beat | None = None
+
+    def status(self, child_of: Callable[[str], Child | None]) -> VassalStatus:
+        """How it is; ``child_of`` gives the master of a claim."""
+        succession = self.succession
+        present = succession.present
+        child = None if present is None else child_of(self.claims[present])
+        masters = [child_of(self.claims[generation]) for generation in succession.live]
+        beat = self.beat or Beat(0, 0.0, 0)
+        return VassalStatus(
+            name=self.name,
+            state=self._state(child),
+            generation=present or 0,
+            pids=tuple(m.life.pid for m in masters if m and m.life.pid and m.life.state != State.ABSENT),
+            restarts=child.restarts if child else 0,
+            reason=child.reason if child else "",
+            refused=succession.refused,
+            reloading=succession.rising is not None,
+            ready=beat.ready,
+            requests=beat.requests,
+            loyal=self.loyal,
+        )
+
+    def _state(self, child: Child | None) -> str:
+        if child is not None:
+            return child.state
+        if self.succession.halted:
+            return "STOPPED"
+        return "REFUSED" if self.succession.refused else State.ABSENT

@@ -1,0 +1,207 @@
+"""Reads the file of a vassal or of the Emperor: INI, YAML, JSON or XML as uWSGI does, or TOML."""
+
+import glob
+import grp
+import os
+import pwd
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pyemperor import __version__
+from pyemperor.actors.confinement import missing_tools
+from pyemperor.protocol.dialect import Loaded, World, load
+from pyemperor.protocol.dialect.loader import SUFFIXES, split_section
+from pyemperor.protocol.dialect_options import emperor_of, vassal_of
+from pyemperor.protocol.errors import ConfigError, Problem
+from pyemperor.protocol.options import EmperorOptions, Vassal, emperor_from, supervision_from, vassal_from
+from pyemperor.protocol.parameters import each_text
+from pyemperor.protocol.report import Report, in_file_order, show
+from pyemperor.protocol.tables import NEEDLESS
+from pyemperor.protocol.toml_lines import parse_toml
+
+Warnings = tuple[Problem, ...]
+_STARTED = time.time_ns() // 1000
+
+
+def read_vassal(path: str, emperor: EmperorOptions | None = None, *, reloading: bool = False) -> Vassal:
+    """The vassal in the file ``path``; its name is the file's, as uWSGI's Emperor names it.
+
+    ``emperor`` has what is read with each vassal (vassals-include and the like). ``reloading`` is what
+    ``if-reload`` asks. What its user should know goes to the log.
+    Raises ConfigError with everything that is wrong.
+    """
+    vassal, warnings = vassal_and_warnings(path, emperor, reloading=reloading)
+    _log(warnings, f"master:{vassal.name}")
+    return vassal
+
+
+def read_emperor(path: str) -> EmperorOptions:
+    """The Emperor's options in the file ``path``; otherwise as :func:`read_vassal`."""
+    options, warnings = emperor_and_warnings(path)
+    _log(warnings, "emperor")
+    return options
+
+
+def _log(warnings: Warnings, actor: str) -> None:
+    """Log what has not the effect that was meant; that something is needless here, ``check`` says."""
+    from loguru import logger  # not above: check needs none
+
+    for note in warnings:
+        if note.found != NEEDLESS:
+            logger.bind(actor=actor).warning("{}", note)
+
+
+def vassal_and_warnings(
+    path: str, emperor: EmperorOptions | None = None, *, reloading: bool = False
+) -> tuple[Vassal, Warnings]:
+    """The vassal in a file, and what its user should know though it can be used."""
+    name = os.path.splitext(os.path.basename(split_address(path)[0]))[0]
+    if _is_toml(path):
+        vassal, warnings = _toml_vassal(path, name)
+    else:
+        vassal, warnings = vassal_of(_loaded(path, emperor, reloading), path, name=name, base=_folder(path))
+    if missing := missing_tools(vassal):
+        found = f"{' and '.join(sorted(missing))} not found: the limits and rights of scripts need it"
+        raise ConfigError(Problem(path, 0, "", found, remedy="apt-get install util-linux"))
+    return vassal, warnings
+
+
+def emperor_and_warnings(path: str) -> tuple[EmperorOptions, Warnings]:
+    """The Emperor's options in a file, and what its user should know though they can be used."""
+    if not _is_toml(path):
+        return emperor_of(_loaded(path), path, base=_folder(path))
+    table, report = _toml(path)
+    options = emperor_from(_table(table, "emperor", report), report.at("emperor"), base=_folder(path))
+    report.raise_problems()
+    return options, in_file_order(report.warnings)
+
+
+def kind_of(path: str) -> Literal["emperor", "vassal", "scenario"]:
+    """What a file is for: one with an ``emperor`` is the Emperor's; TOML with ``[[vassal]]`` is a scenario.
+
+    Raises ConfigError when it cannot be read.
+    """
+    if not _is_toml(path):
+        return "emperor" if any(one.key == "emperor" for one in _loaded(path).settings) else "vassal"
+    table, _ = _toml(path)
+    if isinstance(table.get("vassal"), dict):
+        return "vassal"
+    emperor = table.get("emperor")
+    if "vassal" not in table and isinstance(emperor, dict) and "emperor" in emperor:
+        return "emperor"
+    return "scenario"
+
+
+def split_address(path: str) -> tuple[str, str]:
+    """Split ``file:section``; a file that has a colon in its name is itself."""
+    return (path, "uwsgi") if os.path.exists(path) or ":" not in path else split_section(path)
+
+
+# ---- uWSGI's dialect --------------------------------------------------------------------------------------
+
+
+def world(folder: str, *, reloading: bool = False) -> World:
+    """This machine, as a configuration in ``folder`` sees it."""
+    return World(
+        read=_read,
+        cwd=folder,
+        environ=dict(os.environ),
+        hostname=socket.gethostname(),
+        uid=os.getuid(),
+        user=_name(pwd.getpwuid, os.getuid()),
+        gid=os.getgid(),
+        group=_name(grp.getgrgid, os.getgid()),
+        cpus=os.cpu_count() or 1,
+        version=__version__,
+        binary=sys.argv[0],
+        started=_STARTED,
+        reloading=reloading,
+        exists=lambda path: os.access(path, os.R_OK),
+        is_file=os.path.isfile,
+        is_dir=os.path.isdir,
+        inode=_inode,
+        glob=lambda pattern: tuple(sorted(glob.glob(pattern))),
+    )
+
+
+def _loaded(path: str, emperor: EmperorOptions | None = None, reloading: bool = False) -> Loaded:
+    file, section = split_address(path)
+    if os.path.splitext(file)[1].lower() not in SUFFIXES:
+        expected = f"{' '.join(SUFFIXES)} .toml"
+        raise ConfigError(Problem(path, 0, "", "the ending of its name tells no format", expected))
+    before: list[tuple[str, str]] = []
+    after: list[tuple[str, str]] = []
+    if emperor is not None:  # in the order of the command line that uWSGI's Emperor makes for a vassal
+        before += [("inherit", one) for one in emperor.vassals_inherit_before]
+        before += [("include", one) for one in emperor.vassals_include_before]
+        before += [("set", f"{name}={value}") for name, value in emperor.vassal_set]
+        after += [("inherit", one) for one in emperor.vassals_inherit]
+        after += [("include", one) for one in emperor.vassals_include]
+    here = world(_folder(path), reloading=reloading)
+    return load(os.path.basename(file), here, section=section, shown=file, before=before, after=after)
+
+
+def _folder(path: str) -> str:
+    return os.path.dirname(os.path.abspath(split_address(path)[0]))
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", newline="") as file:
+        return file.read()
+
+
+def _name(lookup: Any, number: int) -> str:
+    """The name of a user or group; the number of one that has none."""
+    try:
+        return str(lookup(number)[0])
+    except KeyError:
+        return str(number)
+
+
+def _inode(path: str) -> int:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0
+
+
+# ---- TOML -------------------------------------------------------------------------------------------------
+
+
+def _is_toml(path: str) -> bool:
+    return path.lower().endswith(".toml")
+
+
+def _toml(path: str) -> tuple[dict[str, Any], Report]:
+    try:
+        return parse_toml(_read(path), path)
+    except UnicodeDecodeError as error:
+        raise ConfigError(Problem(path, 0, "", f"this is not UTF-8 text ({error})")) from None
+    except OSError as error:
+        raise ConfigError(Problem(path, 0, "", f"cannot be read: {error.strerror}")) from None
+
+
+def _toml_vassal(path: str, name: str) -> tuple[Vassal, Warnings]:
+    """The vassal in a ``[vassal]`` table, or in the keys at the top; with ``supervision`` as its sub-table."""
+    whole, report = _toml(path)
+    table: Mapping[str, object] = whole
+    if "vassal" in whole:
+        table, report = _table(whole, "vassal", report), report.at("vassal")
+    supervision = supervision_from(_table(table, "supervision", report), report.at("supervision"))
+    named = each_text(dict(table), report, lambda text, _: text.replace("%n", name))
+    vassal = vassal_from(
+        named, report, name=name, base=_folder(path), supervision=supervision, besides=("supervision",)
+    )
+    report.raise_problems()
+    return vassal, in_file_order(report.warnings)
+
+
+def _table(whole: Mapping[str, object], key: str, report: Report) -> dict[str, object]:
+    value = whole.get(key, {})
+    if isinstance(value, dict):
+        return value
+    report.at(key).problem(show(value), "a table", f"write [{key}]")
+    return {}

@@ -1,0 +1,143 @@
+"""What is said at the control socket: one request a connection, one answer, each a line of JSON.
+
+>>> encode(Reload(name="shop", wait=True))
+b'{"command":"reload","version":1,"name":"shop","wait":true}\\n'
+
+A request of another version is answered by an error that says which one is spoken here.
+"""
+
+from typing import Any
+
+import msgspec
+
+from pyemperor.protocol.errors import LinkError
+
+VERSION = 1
+#: Bytes that a request may have.
+MAX_REQUEST = 64 * 1024
+
+
+class _Request(msgspec.Struct, frozen=True, tag_field="command", forbid_unknown_fields=True):
+    version: int = VERSION
+
+
+class Status(_Request, frozen=True, tag="status"):
+    """How the vassal ``name`` is; None: all."""
+
+    name: str | None = None
+
+
+class Reload(_Request, frozen=True, tag="reload"):
+    """Start a new generation of the vassal ``name``; None: of all.
+
+    With ``wait`` the answer comes when each is ready or was refused, else at once.
+    """
+
+    name: str | None = None
+    wait: bool = False
+
+
+class Stop(_Request, frozen=True, tag="stop"):
+    """Stop the vassal ``name``; the answer comes when its last process is gone.
+
+    None: all, and the Emperor; then the connection ends with the Emperor.
+    """
+
+    name: str | None = None
+
+
+class Absolve(_Request, frozen=True, tag="absolve", kw_only=True):
+    """Clear the delay, curse or exile of the vassal ``name``, so that it starts at once."""
+
+    name: str
+
+
+Request = Status | Reload | Stop | Absolve
+
+
+class VassalReport(msgspec.Struct, frozen=True):
+    """How one vassal is; the fields are those of ``actors.administration.VassalStatus``."""
+
+    name: str
+    state: str
+    generation: int
+    pids: tuple[int, ...]
+    restarts: int
+    reason: str = ""
+    refused: str = ""
+    reloading: bool = False
+    ready: int = 0
+    requests: int = 0
+    loyal: bool = False
+
+
+class Done(msgspec.Struct, frozen=True):
+    """What became of a request about one vassal."""
+
+    name: str
+    ok: bool
+    reason: str = ""
+
+
+class _Answer(msgspec.Struct, frozen=True, tag_field="answer"):
+    pass
+
+
+class Statuses(_Answer, frozen=True, tag="status"):
+    """To :class:`Status`; ``pid`` is the Emperor's."""
+
+    pid: int
+    vassals: tuple[VassalReport, ...]
+
+
+class Outcomes(_Answer, frozen=True, tag="outcomes"):
+    """What became of each vassal."""
+
+    outcomes: tuple[Done, ...]
+
+
+class Begun(_Answer, frozen=True, tag="begun"):
+    """To a :class:`Reload` that does not wait: these vassals were asked."""
+
+    names: tuple[str, ...]
+
+
+class Refusal(_Answer, frozen=True, tag="error"):
+    """The request cannot be served: why, and what to do instead."""
+
+    problem: str
+    remedy: str = ""
+
+
+Answer = Statuses | Outcomes | Begun | Refusal
+
+
+def encode(message: Request | Answer) -> bytes:
+    """The line that carries ``message``."""
+    return msgspec.json.encode(message) + b"\n"
+
+
+def decode_request(line: bytes) -> Request:
+    """The request in ``line``; raises LinkError with words for the client."""
+    version = _decode(line, _AnyVersion).version
+    if version != VERSION:
+        raise LinkError(f"this Emperor speaks version {VERSION} of the control protocol, not {version}")
+    request: Request = _decode(line, Request)
+    return request
+
+
+def decode_answer(line: bytes) -> Answer:
+    """The answer in ``line``; raises LinkError."""
+    answer: Answer = _decode(line, Answer)
+    return answer
+
+
+class _AnyVersion(msgspec.Struct):
+    version: int = VERSION
+
+
+def _decode(line: bytes, type: Any) -> Any:
+    try:
+        return msgspec.json.decode(line, type=type)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise LinkError(f"not a line of the control protocol: {error}") from None

@@ -1,0 +1,106 @@
+"""Options of the Emperor itself. Source: uWSGI, "The uWSGI Emperor", and its core/emperor.c."""
+
+from pyemperor.protocol.tables import Option, accepted, planned, refused
+from pyemperor.protocol.values import (
+    ADDRESS,
+    COUNT,
+    FLAG,
+    MILLISECONDS,
+    PATH,
+    SOURCE,
+    TEXT,
+    TIME,
+    VARIABLE,
+    choice,
+)
+
+_HOOK = "what runs in the Emperor's process could hang it"
+_CLONE = "use systemd's PrivateTmp=, ProtectSystem= and the like for the service"
+
+EMPEROR: tuple[Option, ...] = (
+    Option("emperor", "emperor", SOURCE, (), "where vassal files are: a folder, a pattern, dir:// or glob://",
+           repeat=True),
+    Option("emperor", "emperor-freq", TIME, 3.0, "time between two scans for vassal files; events of the file "
+           "system are seen at once", least=0.1),
+    Option("emperor", "emperor-required-heartbeat", TIME, 30.0,
+           "silence after which a vassal is suspect and is asked whether it lives", least=0.1),
+    Option("emperor", "heartbeat-probe", TIME, 5.0,
+           "time that a suspect has to answer before it is convicted", least=0.05),
+    Option("emperor", "emperor-pidfile", PATH, "", "file for the Emperor's process id, written as its user"),
+    Option("emperor", "control-socket", PATH, "", "unix socket of status, reload, stop and absolve"),
+    Option("emperor", "log-style", choice("pretty", "uwsgi", "json"), "pretty", "how log lines look"),
+    Option("emperor", "vassals-include", PATH, (), "read this file behind each vassal's own, over which it wins",
+           repeat=True),
+    Option("emperor", "vassals-include-before", PATH, (), "read this file before each vassal's own, as defaults",
+           repeat=True),
+    Option("emperor", "vassals-inherit", PATH, (), "as vassals-include, read last of all", repeat=True),
+    Option("emperor", "vassals-inherit-before", PATH, (), "as vassals-inherit, read before the other inherited "
+           "files", repeat=True),
+    Option("emperor", "vassal-set", VARIABLE, (), "set this option of each vassal, before its own file: "
+           "name=value", repeat=True, aliases=("vassals-set",)),
+    planned("emperor", "emperor-nofollow", FLAG, "look at symbolic links themselves, not at what they lead to",
+            why="a turned link and a changed target are both seen"),
+    planned("emperor", "emperor-extra-extension", TEXT, "further ending of vassal files", "emperor-extra-ext",
+            repeat=True),
+    refused("emperor", "emperor-tyrant", FLAG, "run each vassal as the owner of its file",
+            "without it vassals run as the Emperor's user: write uid and gid into their files"),
+    planned("emperor", "emperor-tyrant-nofollow", FLAG, "in tyrant mode, the owner of a link itself"),
+    planned("emperor", "emperor-tyrant-initgroups", FLAG, "in tyrant mode, with the owner's further groups"),
+    planned("emperor", "emperor-stats", ADDRESS, "serve statistics of the vassals as JSON",
+            "emperor-stats-server", why="pyemperor status --json"),
+    planned("emperor", "emperor-procname", TEXT, "title of the Emperor's process"),
+    planned("emperor", "emperor-on-demand-extension", TEXT, "start a vassal at its first connection; the file "
+            "of this ending beside it has the address", "emperor-on-demand-ext"),
+    planned("emperor", "emperor-on-demand-directory", PATH, "start a vassal at its first connection to "
+            "DIRECTORY/NAME.socket", "emperor-on-demand-dir"),
+    planned("emperor", "vassals-start-hook", TEXT, "command before a vassal starts", repeat=True),
+    planned("emperor", "vassals-stop-hook", TEXT, "command after a vassal has ended", repeat=True),
+    accepted("emperor", "emperor-curse-tolerance", TIME, "time after which a vassal that was asked to stop is "
+             "killed", "the vassal's reload-mercy says so"),
+    accepted("emperor", "emperor-throttle", MILLISECONDS, "step of the delay between starts of a bad vassal",
+             "[supervision] has the delays: backoff"),
+    accepted("emperor", "emperor-max-throttle", MILLISECONDS, "longest delay between starts of a bad vassal",
+             "[supervision] has the delays: backoff"),
+    accepted("emperor", "emperor-no-blacklist", FLAG, "start a bad vassal again and again without delay",
+             "a changed file, or pyemperor absolve, ends every delay"),
+    accepted("emperor", "emperor-graceful-shutdown", FLAG, "let vassals finish their requests at the end",
+             "it is always so"),
+    accepted("emperor", "early-emperor", FLAG, "start the Emperor before privileges are dropped",
+             "addresses are bound before them in any case"),
+    accepted("emperor", "emperor-subreaper", FLAG, "inherit what dead vassals leave behind", "it is always so"),
+    accepted("emperor", "emperor-use-fork-server", TEXT, "fork vassals from a warm process", "it is always so"),
+    accepted("emperor", "imperial-monitor-list", FLAG, "list the monitors", "they are dir:// and glob://",
+             "imperial-monitors-list"),
+    refused("emperor", "emperor-magic-exec", FLAG, "run vassal files that are executable, and read their output",
+            "no program is run to read a configuration: write its output to a file"),
+    refused("emperor", "emperor-on-demand-exec", TEXT, "a command that says a vassal's address",
+            "no program is run to read a configuration"),
+    refused("emperor", "emperor-wrapper", PATH, "program that vassals are run by",
+            "vassals are forked, no program is run", "emperor-wrapper-override", "emperor-wrapper-fallback"),
+    refused("emperor", "emperor-use-clone", TEXT, "namespaces for vassals", _CLONE),
+    refused("emperor", "emperor-cap", TEXT, "capabilities of vassals", "use systemd's CapabilityBoundingSet=",
+            "vassals-cap", "vassal-cap"),
+    refused("emperor", "emperor-broodlord", COUNT, "start further instances of busy vassals",
+            "give the vassal more processes"),
+    *(refused("emperor", name, TEXT, "run this in the Emperor when a vassal has started", _HOOK, repeat=True)
+      for name in ("hook-as-emperor", "exec-as-emperor", "call-as-emperor", "call-as-emperor1",
+                   "call-as-emperor2", "call-as-emperor4", "mount-as-emperor", "umount-as-emperor")),
+    *(planned("emperor", name, TEXT, "run this before a vassal's process starts", repeat=True)
+      for name in ("exec-as-vassal", "hook-as-vassal", "call-as-vassal", "call-as-vassal1", "call-as-vassal3",
+                   "mount-as-vassal", "umount-as-vassal")),
+    planned("emperor", "hook-emperor-start", TEXT, "run this when the Emperor starts", repeat=True),
+    planned("emperor", "emperor-command-socket", PATH, "take commands at this socket", why="control-socket",
+            repeat=True),
+    # in a vassal
+    planned("vassal", "vassal-sos", TIME, "ask the Emperor for help when all workers are busy",
+            why="give the vassal more processes"),
+    planned("vassal", "vassal-sos-backlog", COUNT, "ask for help when so many connections wait"),
+    *(planned("vassal", name, TEXT, meaning, repeat=True)
+      for name, meaning in (("hook-emperor-stop", "run this when the Emperor says stop"),
+                            ("hook-emperor-reload", "run this when the Emperor says reload"),
+                            ("hook-emperor-lost", "run this when the Emperor is gone"))),
+    refused("vassal", "emperor-proxy-socket", PATH, "pass the link to the Emperor on",
+            "only the Emperor's own children are vassals"),
+    refused("vassal", "zerg", PATH, "take sockets from another instance", "the Emperor owns the sockets: one "
+            "vassal with more processes", "zerg-server", "zerg-fallback", "zergpool", repeat=True),
+)  # fmt: skip

@@ -1,0 +1,148 @@
+"""A vassal's own log file under real requests: its words, its exceptions, and logrotate in both its ways."""
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import PATIENCE, Server, Site, serving, until
+
+_SITE = """
+[[vassal]]
+name = "site"
+socket = "site.sock"
+http-socket = "127.0.0.1:${port}"
+cgi = "/cgi-bin=cgi"
+processes = 2
+threads = 2
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "cgi").mkdir()
+    hello = tmp_path / "cgi" / "hello"
+    hello.write_text('#!/bin/sh\nprintf "Status: ${QUERY_STRING:-200}\\n\\n$BODY"\n')
+    hello.chmod(0o755)
+    return tmp_path
+
+
+def site(folder: Path, server: Server) -> Site:
+    return Site(server, folder / "cgi", folder / "site.sock")
+
+
+@pytest.fixture
+def log(folder: Path) -> Path:
+    return folder / "site.log"
+
+
+@pytest.fixture
+def logged(folder: Path) -> Iterator[Site]:
+    """A vassal that logs its requests to ``site.log``, each by its number."""
+    text = 'logto = "site.log"\nlog-format = "request %(var.QUERY_STRING) by %(wid) took %(msecs)"\n'
+    with serving(folder, _SITE + text) as server:
+        yield site(folder, server)
+
+
+def requests(*files: Path) -> list[str]:
+    return [line.split()[1] for file in files for line in file.read_text().splitlines() if "request " in line]
+
+
+def lines(file: Path, number: int) -> list[str]:
+    """Wait for ``number`` lines of requests: they are written when the client has its answer already."""
+    until(file.parent, lambda: len(requests(file)) >= number)
+    return requests(file)
+
+
+def test_requests_and_the_masters_words_are_in_the_vassals_file_alone(logged: Site, log: Path) -> None:
+    for number in range(200, 205):
+        assert logged.uwsgi(f"/cgi-bin/hello?{number}").status == number
+    assert lines(log, 5) == [str(number) for number in range(200, 205)]
+    assert re.search(r"request 204 by [12] took \d+\n", log.read_text())
+    assert '"actor":"worker:site/1"' in log.read_text()  # its master says so
+    assert not [record for record in logged.server.log if record["actor"].startswith("worker:")]
+
+
+def test_copytruncate_leaves_no_hole(logged: Site, log: Path) -> None:
+    logged.uwsgi("/cgi-bin/hello?201")
+    assert lines(log, 1) == ["201"]
+    copy = log.read_bytes()
+    os.truncate(log, 0)
+    logged.uwsgi("/cgi-bin/hello?202")
+    assert lines(log, 1) == ["202"]
+    assert b"\0" not in log.read_bytes() + copy
+
+
+def test_rename_and_sigusr1_lose_no_line(logged: Site, log: Path) -> None:
+    master = logged.server.wait_for(actor="master:site", state="READY")["pid"]
+    logged.uwsgi("/cgi-bin/hello?201")
+    assert lines(log, 1) == ["201"]
+    old = log.rename(log.with_suffix(".1"))
+    for _ in range(6):
+        logged.uwsgi("/cgi-bin/hello?202")
+    assert len(lines(old, 7)) == 7
+    assert not log.exists()
+    os.kill(master, signal.SIGUSR1)
+    until(log.parent, log.exists)
+    for _ in range(6):
+        logged.uwsgi("/cgi-bin/hello?203")
+    assert lines(log, 6) == ["203"] * 6
+    assert len(requests(old)) == 7
+
+
+def test_a_full_file_is_rotated_under_load_and_no_line_is_lost(folder: Path, log: Path) -> None:
+    text = 'logto = "site.log"\nlog-maxsize = 400\nlog-format = "request %(var.QUERY_STRING) %(request_id)"\n'
+    with serving(folder, _SITE + text) as server:
+        vassal = site(folder, server)
+        numbers = [str(200 + index) for index in range(60)]
+
+        def client(mine: list[str]) -> None:
+            for number in mine:
+                vassal.uwsgi(f"/cgi-bin/hello?{number}")
+
+        threads = [threading.Thread(target=client, args=(numbers[start::3],)) for start in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+    files = list(folder.glob("site.log*"))
+    assert len(files) > 3
+    assert sorted(requests(*files)) == numbers
+
+
+def test_disabled_logging_and_its_exceptions(folder: Path, log: Path) -> None:
+    text = 'logto = "site.log"\ndisable-logging = true\nlog-4xx = true\nlog-5xx = true\nlog-big = 1000\n'
+    text += 'log-format = "request %(var.QUERY_STRING)"\nenv = "BODY=x"\n'
+    with serving(folder, _SITE + text) as server:
+        vassal = site(folder, server)
+        big = vassal.script("big", "echo; head -c 2000 /dev/zero")
+        for status in (200, 404, 302, 503):
+            vassal.uwsgi(f"/cgi-bin/hello?{status}")
+        vassal.uwsgi(f"{big}?201")
+        assert lines(log, 3) == ["404", "503", "201"]
+        vassal.uwsgi("/cgi-bin/nowhere?202")  # it has a problem, which is always said
+        assert lines(log, 4)[3:] == ["202"]
+    assert '"message":"GET /cgi-bin/nowhere?202: ' in log.read_text()
+
+
+def test_a_log_file_that_cannot_be_opened_costs_no_request_and_no_line(folder: Path) -> None:
+    server = Server(folder, _SITE + 'logto = "nowhere/site.log"\n')
+    warning = server.wait_for(actor="master:site", level="WARNING")
+    assert warning["message"].endswith("nowhere/site.log: No such file or directory; logging goes on here")
+    vassal = site(folder, server)
+    assert vassal.uwsgi("/cgi-bin/hello?201").status == 201
+    assert vassal.logged("/cgi-bin/hello?201")["status"] == 201
+    server.stop()
+
+
+def test_sigusr1_kills_nobody_who_has_no_log_file(folder: Path) -> None:
+    with serving(folder, _SITE) as server:
+        pids = [server.wait_for(actor="master:site", state="READY")["pid"], *server.workers("site")]
+        for pid in pids:
+            os.kill(pid, signal.SIGUSR1)
+        assert site(folder, server).uwsgi("/cgi-bin/hello?201").status == 201
+        assert [record for record in server.log if record.get("state") == "ABSENT"] == []

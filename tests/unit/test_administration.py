@@ -1,0 +1,325 @@
+"""What the Emperor is told and asked, in simulated time: governing, reloading, stopping, refusing, absolving."""
+
+from collections.abc import Iterator
+from signal import SIGHUP, SIGKILL, SIGSTOP
+from typing import Any
+
+import msgspec
+import pykka
+import pytest
+from loguru import logger
+
+from pyemperor.actors.actor import Down
+from pyemperor.actors.administration import (
+    Absolve,
+    Dismiss,
+    Govern,
+    Outcome,
+    Refuse,
+    Reload,
+    Status,
+    Stop,
+    VassalStatus,
+)
+from pyemperor.actors.lifecycle import Key, Said
+from pyemperor.actors.simulation import World
+from pyemperor.protocol.errors import Problem
+from pyemperor.protocol.messages import Extend, Trace
+from pyemperor.protocol.options import Supervision, Vassal
+from pyemperor.protocol.scenario import Scenario
+
+QUICK = Supervision(start_timeout=2.0, mercy=5.0, stable_after=1.0)
+APP = Vassal("app", supervision=QUICK)
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    logger.disable("pyemperor")
+    yield
+    logger.enable("pyemperor")
+    assert pykka.ActorRegistry.get_all() == []
+
+
+class Play:
+    """A world with vassals; what was traced and answered in it."""
+
+    def __init__(self, *vassals: Vassal, seed: int = 1) -> None:
+        self.traces: list[Trace] = []
+        self.outcomes: list[Outcome] = []
+        self.statuses: list[int] = []
+        self.world = World(Scenario("test", vassals), seed, self.traces.append)
+        self.world.run_until(5)
+
+    def ask(self, message: Any, seconds: float = 3.0) -> list[Outcome]:
+        """What a request comes to within ``seconds``."""
+        self.outcomes = []
+        self.world.tell(type(message)(message.name, self.outcomes.extend))
+        self.run(seconds)
+        return self.outcomes
+
+    def tell(self, message: object, seconds: float = 3.0) -> None:
+        self.world.tell(message)
+        self.run(seconds)
+
+    def run(self, seconds: float) -> None:
+        self.world.run_until(self.world.now + seconds)
+
+    def status(self, name: str = "app") -> VassalStatus:
+        (emperor,) = pykka.ActorRegistry.get_by_class_name("Emperor")
+        future = emperor.ask(Status(), block=False)
+        self.run(0)
+        statuses: list[VassalStatus] = future.get(timeout=5)
+        return next(status for status in statuses if status.name == name)
+
+    def request(self, takes: float = 0.01, vassal: str = "app") -> None:
+        self.world.connect(vassal, "/", takes, lambda status, _: self.statuses.append(status))
+
+    def states(self, actor: str = "master:app") -> list[str]:
+        return [t.state for t in self.traces if t.actor == actor and t.event == "state"]
+
+    def starting(self, kill: int) -> None:
+        """Signal the next master of the vassal as soon as it exists."""
+        before = self.states().count("STARTING")
+        self.world.run_until(self.world.now + 10, lambda: self.states().count("STARTING") > before)
+        pid = next(t.pid for t in reversed(self.traces) if t.state == "STARTING" and t.actor == "master:app")
+        self.world._simulation.processes[pid].signal(kill)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_reload_loses_no_request(seed: int) -> None:
+    it = Play(msgspec.structs.replace(APP, processes=2), seed=seed)
+    with it.world as world:
+        for number in range(400):
+            world.at(world.now + number / 50, lambda: it.request(0.05))
+        for _ in range(4):
+            assert it.ask(Reload("app"), 2.0) == [Outcome("app", True)]
+        it.run(5)
+        assert it.statuses == [200] * 400
+        status = it.status()
+        assert (status.state, status.generation, status.refused) == ("STABLE", 5, "")
+        assert len(status.pids) == 1
+        assert sorted(world.left_over()) == [
+            "emperor", "fork-server", "master:app", "socket:app", "worker:app/1", "worker:app/2",
+        ]  # fmt: skip
+
+
+def test_the_old_generation_finishes_what_it_accepted() -> None:
+    it = Play(APP)
+    with it.world:
+        it.request(takes=4.0)
+        it.run(0.1)
+        assert it.ask(Reload("app"), 1.0) == [Outcome("app", True)]
+        assert it.world.left_over().count("master:app") == 2
+        assert len(it.status().pids) == 2
+        it.run(5)
+        assert it.statuses == [200]
+        assert it.world.left_over().count("master:app") == 1
+
+
+def test_a_new_generation_that_is_never_ready_is_refused_and_the_old_one_serves() -> None:
+    it = Play(APP)
+    with it.world:
+        it.world.tell(Reload("app", it.outcomes.extend))
+        it.starting(SIGSTOP)
+        assert it.status().reloading
+        it.run(8)
+        it.request()
+        it.run(1)
+        assert it.outcomes == [Outcome("app", False, "not ready within 2 s")]
+        assert it.statuses == [200]
+        status = it.status()
+        assert (status.state, status.refused, status.reloading) == ("STABLE", "not ready within 2 s", False)
+        assert it.world.left_over().count("master:app") == 1
+
+
+def test_a_new_generation_may_ask_for_more_time() -> None:
+    it = Play(APP)
+    with it.world as world:
+        world.tell(Reload("app", it.outcomes.extend))
+        it.starting(SIGSTOP)
+        it.tell(Said(Key("app/2", 1), Extend(6.0)), 5)
+        assert it.status().reloading
+        it.run(8)
+        assert it.outcomes == [Outcome("app", False, "not ready within 6 s")]
+
+
+def test_a_new_generation_that_is_killed_is_refused_and_the_next_one_is_not() -> None:
+    it = Play(APP)
+    with it.world:
+        it.world.tell(Reload("app", it.outcomes.extend))
+        it.starting(SIGKILL)
+        it.run(3)
+        assert it.outcomes == [Outcome("app", False, "killed by signal 9")]
+        assert it.status().generation == 1
+        assert it.ask(Reload("app")) == [Outcome("app", True)]
+        assert (it.status().generation, it.status().refused) == (3, "")
+
+
+def test_the_newest_of_two_wins() -> None:
+    it = Play(APP)
+    with it.world:
+        newer = msgspec.structs.replace(APP, processes=3)
+        it.world.tell(Govern(msgspec.structs.replace(APP, processes=2)))
+        it.starting(SIGSTOP)
+        it.tell(Govern(newer), 8)
+        assert sum(name.startswith("worker:app") for name in it.world.left_over()) == 3
+        assert (it.status().generation, it.status().refused) == (3, "")
+
+
+def test_a_change_needs_no_patience_when_nothing_serves() -> None:
+    it = Play()
+    with it.world:
+        it.world.tell(Govern(APP))
+        it.starting(SIGSTOP)
+        it.tell(Govern(APP), 1)
+        assert it.status().state in ("READY", "STABLE")
+        assert it.status().generation == 2
+
+
+def test_a_refused_configuration_is_visible_and_harms_nobody() -> None:
+    it = Play(APP)
+    with it.world:
+        problem = Problem("/v/app.ini", 3, "processes", "many", "a number")
+        it.tell(Refuse("app", (problem,)))
+        assert (it.status().state, it.status().refused) == ("STABLE", str(problem))
+        it.tell(Refuse("new", (problem,)))
+        assert (it.status("new").state, it.status("new").generation) == ("REFUSED", 0)
+        it.tell(Govern(Vassal("new", supervision=QUICK)))
+        assert (it.status("new").state, it.status("new").refused) == ("STABLE", "")
+
+
+def test_a_vassal_that_is_dismissed_leaves_nothing() -> None:
+    it = Play(APP, Vassal("other", supervision=QUICK))
+    with it.world:
+        it.tell(Dismiss("app"))
+        assert sorted(it.world.left_over()) == [
+            "emperor", "fork-server", "master:other", "socket:other", "worker:other/1",
+        ]  # fmt: skip
+        it.tell(Govern(APP))
+        it.request()
+        it.run(1)
+        assert it.statuses == [200]
+
+
+def test_a_vassal_that_comes_back_while_it_ends_serves_beside_it() -> None:
+    it = Play(APP)
+    with it.world:
+        it.request(takes=3)
+        it.tell(Dismiss("app"), 0.2)
+        it.tell(Govern(APP), 1)
+        it.request()
+        it.run(0.5)
+        assert it.statuses == [200]
+        it.run(5)
+        assert it.statuses == [200, 200]
+        it.request()
+        it.run(1)
+        assert it.statuses == [200, 200, 200]
+
+
+def test_one_under_a_new_name_takes_the_sockets_over() -> None:
+    it = Play(APP)
+    with it.world:
+        it.request(takes=2)
+        it.run(0.1)
+        it.tell(Govern(msgspec.structs.replace(APP, name="new"), formerly="app"), 1)
+        it.request(vassal="new")
+        it.run(5)
+        assert it.statuses == [200, 200]
+        assert sorted(it.world.left_over()) == [
+            "emperor", "fork-server", "master:new", "socket:new", "worker:new/1",
+        ]  # fmt: skip
+        it.tell(Govern(APP))
+        assert {it.status().state, it.status("new").state} == {"STABLE"}
+
+
+def test_stop_holds_until_a_reload() -> None:
+    it = Play(APP)
+    with it.world:
+        assert it.ask(Stop("app")) == [Outcome("app", True)]
+        assert it.status().state == "STOPPED"
+        assert it.world.left_over() == ["emperor", "fork-server"]
+        assert it.ask(Reload("app")) == [Outcome("app", True)]
+        it.request()
+        it.run(1)
+        assert it.statuses == [200]
+
+
+def test_a_reload_that_a_stop_overtakes_is_answered() -> None:
+    it = Play(APP)
+    with it.world:
+        it.world.tell(Reload("app", it.outcomes.extend))
+        it.starting(SIGSTOP)
+        it.tell(Stop("app"), 8)
+        assert it.outcomes == [Outcome("app", False, "it is being stopped")]
+        assert it.world.left_over() == ["emperor", "fork-server"]
+
+
+def test_all_are_reloaded_a_few_at_a_time() -> None:
+    it = Play(*(Vassal(name, supervision=QUICK) for name in "abcde"))
+    with it.world as world:
+        most = 0
+
+        def count() -> bool:
+            nonlocal most
+            most = max(most, sum(name.startswith("master:") for name in world.left_over()))
+            return len(it.outcomes) == 5
+
+        world.tell(Reload(None, it.outcomes.extend))
+        assert world.run_until(world.now + 10, count)
+        assert it.outcomes == [Outcome(name, True) for name in "abcde"]
+        assert most < 10
+        world.signal("emperor", SIGHUP)
+        it.run(5)
+        assert [it.status(name).generation for name in "abcde"] == [3] * 5
+
+
+def test_absolution_ends_a_quarantine() -> None:
+    it = Play(APP)
+    with it.world as world:
+        for _ in range(20):
+            world.signal("master:app", SIGKILL)
+            it.run(0.5)
+        assert it.status().state == "CURSED"
+        assert it.ask(Absolve("app")) == [Outcome("app", True)]
+        assert it.status().state == "STABLE"
+
+
+@pytest.mark.parametrize("request_", [Reload("nobody"), Stop("nobody"), Absolve("nobody")])
+def test_who_is_not_there_is_said_to_be_so(request_: Any) -> None:
+    it = Play(APP)
+    with it.world:
+        assert it.ask(request_) == [Outcome("nobody", False, "there is no vassal nobody")]
+
+
+def test_stop_without_a_name_stops_everything() -> None:
+    it = Play(APP, Vassal("other", supervision=QUICK))
+    with it.world as world:
+        world.tell(Stop(None, it.outcomes.extend))
+        world.run_until(world.now + 20, lambda: world.exit_code is not None)
+        assert world.exit_code == 0
+        assert [outcome.name for outcome in it.outcomes] == ["app", "other"]
+        assert world.left_over() == []
+
+
+def test_a_monitor_that_fails_is_said_and_takes_nobody_along() -> None:
+    it = Play(APP)
+    with it.world:
+        (emperor,) = pykka.ActorRegistry.get_by_class_name("Emperor")
+        it.tell(Down(emperor, RuntimeError("a defect")))
+        assert "a defect" in next(t.reason for t in it.traces if t.event == "log")
+        assert it.status().state == "STABLE"
+
+
+def test_after_the_wish_to_quit_nothing_begins() -> None:
+    it = Play(APP)
+    with it.world as world:
+        it.request(takes=3)
+        it.run(0.1)
+        world.quit()
+        it.run(0.1)
+        assert it.ask(Reload("app"), 0.5) == [Outcome("app", False, "everything is being stopped")]
+        it.tell(Govern(Vassal("late")), 0.5)
+        world.run_until(world.now + 20, lambda: world.exit_code is not None)
+        assert world.exit_code == 0
+        assert it.states("master:late") == []

@@ -1,0 +1,104 @@
+"""``pyemperor options`` and ``pyemperor check``."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pyemperor.cli.explain import explain
+from pyemperor.cli.main import app
+from pyemperor.protocol.options import OPTIONS
+
+SEED = Path(__file__).parents[1] / "seed"
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    said = CliRunner().invoke(app, arguments)
+    return said.exit_code, said.stdout, said.stderr
+
+
+def test_one_option_is_explained() -> None:
+    code, said, _ = run("options", "workers")
+    assert code == 0
+    assert said == (
+        "processes (of a vassal): worker processes\n"
+        "  here      honoured\n"
+        "  value     a whole number, at least 1\n"
+        "  default   1\n"
+        "  also      workers\n"
+    )
+
+
+def test_an_option_of_both_is_explained_for_both() -> None:
+    _, said, _ = run("options", "uid")
+    assert said.count("uid (of the Emperor)") == said.count("uid (of a vassal)") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("no-orphans", "accepted: needs no effect here (it is always so)"),
+        ("harakiri", "known, has no effect yet (cgi-timeout ends"),
+        ("chroot", "refused: an error (a vassal without its jail"),
+        ("legion", "known, has no effect yet (nginx distributes requests)"),
+        ("route-if", "refused: an error (rules of requests may guard something"),
+        ("for-readline", "a word of the configuration dialect: docs/ini.md"),
+        ("include", "a word of the configuration dialect: docs/ini.md"),
+    ],
+)
+def test_it_says_what_becomes_of_an_option(name: str, words: str) -> None:
+    code, said, _ = run("options", name)
+    assert code == 0
+    assert words in said
+
+
+def test_a_misspelt_name_gets_a_suggestion() -> None:
+    assert run("options", "heartbaet") == (
+        2, "", "pyemperor: no option heartbaet; did you mean heartbeat, heartbeat-probe?\n"
+    )  # fmt: skip
+
+
+def test_a_pipe_gets_one_line_for_each_option() -> None:
+    code, said, _ = run("options")
+    rows = [line.split("\t") for line in said.splitlines()]
+    assert code == 0
+    assert [(name, scope, status) for name, scope, status, _ in rows] == [
+        (row.name, row.scope, row.status) for row in OPTIONS
+    ]
+
+
+def test_programs_get_json() -> None:
+    code, said, _ = run("options", "--json")
+    objects = [json.loads(line) for line in said.splitlines()]
+    assert code == 0
+    assert [one["name"] for one in objects] == [row.name for row in OPTIONS]
+    assert json.loads(run("options", "listen", "--json")[1])["default"] == "0"
+
+
+def test_a_terminal_gets_a_table() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    out = Terminal()
+    assert explain(None, json=False, out=out) == 0
+    assert "heartbeat" in out.getvalue()
+    assert "\t" not in out.getvalue()
+
+
+def test_check_takes_files_of_uwsgis() -> None:
+    code, said, _ = run("check", str(SEED / "emperor.ini"))
+    assert (code, said) == (0, f"{SEED}/emperor.ini: no problem found; the Emperor of /etc/uwsgi/vassals\n")
+    code, said, warnings = run("check", str(SEED / "testdomain_cgi-bin.ini"))
+    assert (code, said) == (0, f"{SEED}/testdomain_cgi-bin.ini: no problem found; vassal: testdomain_cgi-bin\n")
+    assert f"{SEED}/testdomain_cgi-bin.ini:14: no-orphans: accepted, has no effect (it is always so)" in warnings
+
+
+def test_check_says_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "a.ini").write_text("[uwsgi]\nsocket = 3031\n", encoding="utf-8")
+    code, said, problems = run("check", str(tmp_path / "a.ini"))
+    assert (code, said) == (2, "")
+    assert f"{tmp_path}/a.ini:2: socket: " in problems
+    assert "write :3031 for a port" in problems
