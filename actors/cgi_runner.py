@@ -115,6 +115,10 @@ class CgiRunner(Actor):
         self._watch()
 
     def handle(self, message: Any, now: float) -> None:
+        if type(message) is Ready:
+            if self._exchange is not None:
+                self._step(self._exchange.handle(message, now), now)
+            return
         match message:
             case Acceptable(listener=listener):
                 if self._exchange is None and not self._draining:

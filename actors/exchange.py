@@ -145,6 +145,9 @@ class Exchange:
     def _settle(self) -> bool:
         """Release everything if it is over; else wait for what can be done next, and for nothing else."""
         client, process = self._client, self._process
+        if process and self._prompt and not process.ending:
+            process.watch(_END)  # most requests are over then
+            return False
         if not client.open and (not process or (process.gone and not process.talks)):
             self.release()
             return True
@@ -152,7 +155,7 @@ class Exchange:
             # No reference to it stays here: most exchanges are freed without the garbage collector.
             client.watch(self._heard, more=self._wants_body, early=self._early, leaving=self._settled)
         if process:
-            process.watch(_NOTHING if client.pending else _END if self._prompt else select.EPOLLIN)
+            process.watch(_NOTHING if client.pending else select.EPOLLIN)
         return False
 
     def _heard(self, mask: int) -> Iterable[object]:
@@ -231,7 +234,7 @@ class Exchange:
         """Send ``data`` of the response after what is pending of it."""
         if data or self._client.pending:
             self._unsent = False
-            if self._client.send(data):
+            if self._client.send(data) and not self._prompt:
                 self._progress(now)
         if self._answered and not self._client.pending:
             self._hang_up(now)
@@ -312,10 +315,10 @@ class Exchange:
         if process is None or not process.talks or (self._client.pending and not self._unsent):
             return
         while data := process.read():
-            self._progress(now)
             if not self._answered:
                 self._respond(data, now)
             if not self._prompt:
+                self._progress(now)
                 return
         if data == b"":
             process.close_output()
@@ -464,6 +467,7 @@ class Exchange:
         process = self._process
         if process is None:
             return
+        self._prompt = False
         process.pending.clear()
         if process.reap() is not None:
             process.close()

@@ -2,15 +2,15 @@
 
 import itertools
 import os
-from dataclasses import dataclass
 from functools import cache
+
+import msgspec
 
 from pyemperor.actors.script import Ending
 from pyemperor.actors.wires import Request
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(msgspec.Struct):
     """What became of a request, for the log and the counters; ``ending`` is the script's, once it is known."""
 
     request: Request | None = None

@@ -231,12 +231,14 @@ class Process:
         """Give back every descriptor."""
         if self._input >= 0:
             self.close_input()
-        self._output = self._close(self._output)
+        if self._output >= 0:
+            self.close_output()
         self._forget_exit()
 
     def _forget_exit(self) -> None:
-        self._pidfd = self._close(self._pidfd)
-        if self._child:
+        if self._pidfd >= 0:
+            self._pidfd = self._close(self._pidfd)
+        elif self._child:
             self._inbox.unwatch(self._child.fd)
             self._child.close()
             self._child = None

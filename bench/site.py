@@ -97,8 +97,11 @@ def build_scripts(cgi_bin: Path) -> None:
         elif source.suffix in {".sh", ".pl", ".py"}:
             interpreter = str(getattr(sys, "_base_executable", sys.executable))
             text = source.read_text().replace("/usr/bin/env python3", interpreter)
-            (cgi_bin / source.name).write_text(text)
-            (cgi_bin / source.name).chmod(0o755)
+            folders = [cgi_bin, cgi_bin / "warm"] if source.suffix == ".py" else [cgi_bin]
+            for folder in folders:
+                folder.mkdir(exist_ok=True)
+                (folder / source.name).write_text(text)
+                (folder / source.name).chmod(0o755)
 
 
 def free_ports(count: int) -> list[int]:
