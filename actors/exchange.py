@@ -31,7 +31,8 @@ from pyemperor.actors.actor import Inbox
 from pyemperor.actors.clock import Timer
 from pyemperor.actors.connection import ClientLeft, Connection
 from pyemperor.actors.outcome import Outcome, new_id
-from pyemperor.actors.script import Process, Ready, Script, Spawn
+from pyemperor.actors.script import WIDE, Process, Ready, Script, Spawn
+from pyemperor.actors.spool import CHUNK
 from pyemperor.actors.wires import Request, Wire
 from pyemperor.protocol.cgi_response import Kind, error_response
 from pyemperor.protocol.errors import RequestError, ScriptError
@@ -77,6 +78,7 @@ class Exchange:
     _response: Response | None = None
     _answered = False  # the response is complete, or given up
     _unsent = True  # nothing of the response is with the client
+    _flowing = False  # the body comes in full chunks: it need not come through here
     _timeout: float  # seconds of silence that are allowed
     _deadline = 0.0  # when nothing has moved for that long
     _limits: tuple[float, float] = (inf, inf)  # when the response must have begun, and the script have ended
@@ -155,7 +157,7 @@ class Exchange:
             # No reference to it stays here: most exchanges are freed without the garbage collector.
             client.watch(self._heard, more=self._wants_body, early=self._early, leaving=self._settled)
         if process:
-            process.watch(_NOTHING if client.pending else select.EPOLLIN)
+            process.watch(_NOTHING if client.pending or client.full else select.EPOLLIN)
         return False
 
     def _heard(self, mask: int) -> Iterable[object]:
@@ -168,7 +170,9 @@ class Exchange:
         if client.draining:
             client.drain()
             return
-        if client.pending and not self._early:
+        if client.full and self._process:
+            self._flow(self._process, now)
+        elif client.pending and not self._early:
             self._send(b"", now)
         elif client.open and client.request is None:
             if request := client.read_request():
@@ -314,17 +318,38 @@ class Exchange:
         process = self._process
         if process is None or not process.talks or (self._client.pending and not self._unsent):
             return
+        if self._flowing:
+            self._flow(process, now)
+            return
         while data := process.read():
             if not self._answered:
                 self._respond(data, now)
             if not self._prompt:
                 self._progress(now)
+                self._flowing = len(data) == CHUNK and not self._unsent
                 return
         if data == b"":
             process.close_output()
             self._end_of_output(process, now)
         elif self._prompt:
             self._keep_nothing_back(now)
+
+    def _flow(self, process: Process, now: float) -> None:
+        """Pass on the body of a large response, as long as nothing is to be done but that."""
+        client, response = self._client, self._response
+        if self._answered or client.pending or client.missing or not response or response.left == 0:
+            self._flowing = client.full = False
+            self._script_talks(now)
+            return
+        client.full = False
+        moved = client.splice(process.stream(), WIDE if response.left is None else min(WIDE, response.left))
+        if moved:
+            response.passed(moved)
+            self._progress(now)
+            self._finish_if_whole(now)
+        elif moved == 0:
+            process.close_output()
+            self._end_of_output(process, now)
 
     def _keep_nothing_back(self, now: float) -> None:
         """The script lives: send what was kept for a response in one piece."""
@@ -482,7 +507,8 @@ class Exchange:
     @property
     def _patience(self) -> float:
         """Seconds for which nothing may move."""
-        held = self._process and self._process.ending and not self._client.pending
+        client = self._client
+        held = self._process and self._process.ending and not client.pending and not client.full
         return min(HELD, self._timeout) if held else self._timeout
 
     def _progress(self, now: float) -> None:
@@ -534,7 +560,7 @@ class Exchange:
             self._wait(process.insist(now), now)
         elif client.draining:
             client.close()
-        elif client.pending and not self._early:
+        elif client.full or (client.pending and not self._early):
             self.client_gone(f"it took nothing {silence}", now)
         elif process is None:
             if not client.begun:

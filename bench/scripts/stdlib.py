@@ -5,4 +5,5 @@ import json
 import urllib.parse
 
 print("Content-Type: application/json\r\n\r")
-print(json.dumps({"at": str(datetime.datetime.now()), "text": html.escape("<a>"), "url": urllib.parse.quote("a b")}))
+found = {"at": str(datetime.datetime.now()), "text": html.escape("<a>"), "url": urllib.parse.quote("a b")}
+print(json.dumps(found))
