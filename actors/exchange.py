@@ -20,7 +20,6 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from math import inf
 from signal import SIGKILL, Signals
 from typing import Protocol
 
@@ -28,8 +27,8 @@ import msgspec
 from loguru import logger
 
 from pyemperor.actors.actor import Inbox
-from pyemperor.actors.clock import Timer
 from pyemperor.actors.connection import ClientLeft, Connection
+from pyemperor.actors.deadlines import Deadlines
 from pyemperor.actors.outcome import Outcome, new_id
 from pyemperor.actors.script import WIDE, Process, Ready, Script, Spawn
 from pyemperor.actors.spool import CHUNK
@@ -79,10 +78,6 @@ class Exchange:
     _answered = False  # the response is complete, or given up
     _unsent = True  # nothing of the response is with the client
     _flowing = False  # the body comes in full chunks: it need not come through here
-    _timeout: float  # seconds of silence that are allowed
-    _deadline = 0.0  # when nothing has moved for that long
-    _limits: tuple[float, float] = (inf, inf)  # when the response must have begun, and the script have ended
-    _tick: Timer | None = None
     _redirect = b""  # the local redirect to follow when the script has ended, as the client would get it
     _prompt = True  # the script may end at once
     _settled = False  # it takes long enough that the client may leave
@@ -104,7 +99,7 @@ class Exchange:
         self._handlers = handlers
         self._errors = errors
         self._null = null
-        self._timeout = head_timeout
+        self._time = Deadlines(inbox, Ready.TICK, head_timeout)
         self._warm = warm
 
     # ---- events -----------------------------------------------------------------------------------------
@@ -113,8 +108,8 @@ class Exchange:
         """Begin; most requests lie there already."""
         self.outcome.started_at = now
         over = self.handle(Ready.CLIENT, now)
-        if not over and self._tick is None:
-            self._wait(self._timeout, now)
+        if not over and not self._time.running:
+            self._time.wait(self._time.silence, now)
         return over
 
     def handle(self, ready: Ready, now: float) -> bool:
@@ -249,7 +244,7 @@ class Exchange:
         if self._client.draining:
             if self._process:
                 self._process.close_input()
-            self._wait(DRAIN, now)
+            self._time.wait(DRAIN, now)
 
     def client_gone(self, why: str, now: float) -> None:
         """The client has left. If it still waited for its response, nobody wants that now: end the script."""
@@ -283,21 +278,16 @@ class Exchange:
             nph=script.name.rpartition("/")[2].startswith("nph-"),
             accel=script.redirect == "accel",
         )
-        self._limit(script, now)
+        time = self._time
+        time.silence = script.timeout
+        time.limit(script.first_byte, script.total, now)
+        time.moved(now, script.timeout)
+        time.go_on(now, PROMPT)
         if request.length:
             self._prompt = False
             self._feed_script(self._client.first_body(), now)
             if self._client.missing:
                 self._client.send(self._client.wire.interim())
-
-    def _limit(self, script: Script, now: float) -> None:
-        self._timeout = script.timeout
-        self._deadline = now + script.timeout
-        if script.first_byte or script.total:
-            self._limits = (now + (script.first_byte or inf), now + (script.total or inf))
-        if self._tick:
-            self._tick.cancel()
-        self._tick = self._inbox.after(PROMPT, Ready.TICK)
 
     def _feed_script(self, data: bytes, now: float) -> None:
         process = self._process
@@ -370,7 +360,7 @@ class Exchange:
             self.outcome.status = response.head.status
             self.outcome.head_size = response.head_size
             self.outcome.head_fields = len(response.head.headers)
-            self._limits = (inf, self._limits[1])
+            self._time.begun()
             if response.head.kind is Kind.LOCAL_REDIRECT and self._script and self._script.redirect == "internal":
                 self._redirect, encoded = encoded, b""
         if response.surplus:
@@ -398,7 +388,7 @@ class Exchange:
             self._look_for_end(now)
             if not process.ending:
                 self._keep_nothing_back(now)
-                self._wait(SETTLED, now)
+                self._time.wait(SETTLED, now)
 
     def _look_for_end(self, now: float) -> None:
         """Reap; a script that lives is watched, one whose output somebody holds gets a little time."""
@@ -409,11 +399,11 @@ class Exchange:
             process.watch_exit()
         elif process.asked_at is not None:
             process.close_output()
-            self._wait(process.insist(now), now)
+            self._time.wait(process.insist(now), now)
         elif not process.talks:
             self._conclude(now)
         else:
-            self._wait(self._patience, now)
+            self._time.wait(self._patience, now)
 
     def _conclude(self, now: float) -> None:
         """Nothing more will come from the script: judge whether what came is a whole response."""
@@ -499,7 +489,7 @@ class Exchange:
             return
         # Its input stays open: a body that broke off must not pass for a whole one.
         process.end(now)
-        self._wait(process.insist(now), now)
+        self._time.wait(process.insist(now), now)
         self._look_for_end(now)
 
     # ---- time -------------------------------------------------------------------------------------------
@@ -509,28 +499,19 @@ class Exchange:
         """Seconds for which nothing may move."""
         client = self._client
         held = self._process and self._process.ending and not client.pending and not client.full
-        return min(HELD, self._timeout) if held else self._timeout
+        return min(HELD, self._time.silence) if held else self._time.silence
 
     def _progress(self, now: float) -> None:
         """Something moved; the timer finds out when it fires. Whoever was asked to end gains nothing by it."""
         if self._process is None or self._process.asked_at is None:
-            self._deadline = now + self._patience
+            self._time.moved(now, self._patience)
 
-    def _wait(self, seconds: float, now: float) -> None:
-        """Have :meth:`_overdue` called after ``seconds`` without progress."""
-        self._deadline = now + seconds
-        if self._tick:
-            self._tick.cancel()
-        self._tick = self._inbox.after(max(0.0, min(seconds, min(self._limits) - now)), Ready.TICK)
-
-    def _over_limit(self) -> None:
+    def _over_limit(self, limit: str) -> None:
         """Give up on a script that has all the time it may take behind it, whatever it does."""
-        begin, end = self._limits
-        self._limits = (inf, inf)
         script, process = self._script, self._process
         if not script or not process or process.ending or process.asked_at is not None:
             return
-        if begin <= end:
+        if limit == "begin":
             said, option = f"did not begin its response within {script.first_byte:g} s", "cgi-first-byte-timeout"
         else:
             said, option = f"did not end within {script.total:g} s", "cgi-total-timeout"
@@ -539,25 +520,25 @@ class Exchange:
     def _tick_at(self, now: float) -> None:
         if self._prompt and self._process:
             self._prompt = False
-            self._tick = self._inbox.after(min(SETTLED, max(0.0, self._deadline - now)), Ready.TICK)
+            self._time.go_on(now, SETTLED)
             return
         self._settled = True
         self._look_for_end(now)
-        if now >= min(self._limits):
-            self._over_limit()
-        if now >= self._deadline:
+        if limit := self._time.over(now):
+            self._over_limit(limit)
+        if self._time.silent(now):
             self._progress(now)  # unless what follows says otherwise
             self._overdue(now)
-        if now < self._deadline:
-            self._wait(self._deadline - now, now)
+        if not self._time.silent(now):
+            self._time.go_on(now)
 
     def _overdue(self, now: float) -> None:
         """Nothing moved for long enough: give up on whoever it waited for."""
         client, process = self._client, self._process
-        silence = f"for {self._timeout:g} s"
+        silence = f"for {self._time.silence:g} s"
         if process and process.asked_at is not None:
             client.close()
-            self._wait(process.insist(now), now)
+            self._time.wait(process.insist(now), now)
         elif client.draining:
             client.close()
         elif client.full or (client.pending and not self._early):
@@ -585,9 +566,7 @@ class Exchange:
 
     def release(self) -> None:
         """Give back every descriptor and timer; also after an error of ours."""
-        if self._tick:
-            self._tick.cancel()
-            self._tick = None
+        self._time.cancel()
         self._client.close()
         self.outcome.sent = self._client.sent
         self._part_with_script()
