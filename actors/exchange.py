@@ -15,12 +15,13 @@ nothing more of a body once the response begins, and most clients read only then
 until the body is here. That is spooled meanwhile, since the script may not read it before it is heard.
 """
 
+import contextlib
 import select
 import socket
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from signal import SIGKILL, Signals
+from signal import SIGKILL, SIGXCPU, SIGXFSZ, Signals
 from typing import Protocol
 
 import msgspec
@@ -31,7 +32,7 @@ from pyemperor.actors.connection import ClientLeft, Connection
 from pyemperor.actors.deadlines import Deadlines
 from pyemperor.actors.outcome import Outcome, new_id
 from pyemperor.actors.script import WIDE, Process, Ready, Script, Spawn
-from pyemperor.actors.spool import CHUNK
+from pyemperor.actors.spool import CHUNK, Spool
 from pyemperor.actors.wires import Request, Wire
 from pyemperor.protocol.cgi_response import Kind, error_response
 from pyemperor.protocol.errors import RequestError, ScriptError
@@ -56,6 +57,13 @@ Handler = Callable[[Request], Script | bytes]
 #: What of the script's output is waited for, as epoll masks (``Process.watch``).
 _NOTHING, _END = -1, 0
 
+#: What the kernel means by a signal of its own.
+_WHY_KILLED = {
+    SIGKILL: "out of memory? See dmesg",
+    SIGXCPU: "see `cgi-limit-cpu`",
+    SIGXFSZ: "see `cgi-limit-fsize`",
+}
+
 #: Whoever was refused for want of room may ask again: a request is short.
 _RETRY = ((b"Retry-After", b"1"),)
 
@@ -78,6 +86,7 @@ class Exchange:
     _answered = False  # the response is complete, or given up
     _unsent = True  # nothing of the response is with the client
     _flowing = False  # the body comes in full chunks: it need not come through here
+    _body: Spool | None = None  # of a request that starts when all of it is here (post-buffering)
     _redirect = b""  # the local redirect to follow when the script has ended, as the client would get it
     _prompt = True  # the script may end at once
     _settled = False  # it takes long enough that the client may leave
@@ -92,6 +101,8 @@ class Exchange:
         null: int,
         head_timeout: float,
         warm: Spawn | None = None,
+        *,
+        post_buffering: bool = False,
     ) -> None:
         self.outcome = Outcome()
         self._inbox = inbox
@@ -101,6 +112,7 @@ class Exchange:
         self._null = null
         self._time = Deadlines(inbox, Ready.TICK, head_timeout)
         self._warm = warm
+        self._post_buffering = post_buffering
 
     # ---- events -----------------------------------------------------------------------------------------
 
@@ -172,12 +184,32 @@ class Exchange:
         elif client.open and client.request is None:
             if request := client.read_request():
                 self.outcome.request = request
-                self._begin(request, now)
+                if self._post_buffering and client.missing:
+                    self._body = Spool()
+                    self._keep(client.first_body(), now)
+                    client.send(client.wire.interim())
+                else:
+                    self._begin(request, now)
             elif client.wire.takes_chunks:
                 client.send(client.wire.interim())
                 self._progress(now)
         if self._wants_body:
-            self._feed_script(client.read_body(), now)
+            data = client.read_body()
+            if self._process is None and self._body:
+                self._keep(data, now)
+            else:
+                self._feed_script(data, now)
+
+    def _keep(self, data: bytes, now: float) -> None:
+        """Keep a part of the body; begin with the request when that was the last."""
+        request = self.outcome.request
+        assert self._body is not None
+        assert request is not None
+        with _room():
+            self._body.put(data)
+        self._progress(now)
+        if not self._client.missing:
+            self._begin(request, now)
 
     @property
     def _early(self) -> bool:
@@ -285,6 +317,8 @@ class Exchange:
         time.go_on(now, PROMPT)
         if request.length:
             self._prompt = False
+            if self._body:
+                self._process.pending, self._body = self._body, None
             self._feed_script(self._client.first_body(), now)
             if self._client.missing:
                 self._client.send(self._client.wire.interim())
@@ -293,14 +327,8 @@ class Exchange:
         process = self._process
         if process is None:
             return
-        try:
+        with _room():
             taken = process.feed(data, last=not self._client.missing)
-        except OSError as error:
-            raise RequestError(
-                f"no room for the body of the request: {error.strerror}",
-                status=507,
-                remedy=f"the script answers before it reads: make room in {tempfile.gettempdir()}, or set TMPDIR",
-            ) from None
         if taken or data:
             self._progress(now)
 
@@ -415,10 +443,8 @@ class Exchange:
         if ending:
             self._make_room()
         if ending and ending.signal:
-            raise ScriptError(
-                f"the script was killed by {Signals(ending.signal).name}",
-                remedy="out of memory? See dmesg" if ending.signal == SIGKILL else "",
-            )
+            signal = Signals(ending.signal)
+            raise ScriptError(f"the script was killed by {signal.name}", remedy=_WHY_KILLED.get(signal, ""))
         self._response.close()
         if self._redirect:
             self._follow(now)
@@ -569,6 +595,8 @@ class Exchange:
         self._time.cancel()
         self._client.close()
         self.outcome.sent = self._client.sent
+        if self._body:
+            self._body.clear()
         self._part_with_script()
 
     def _part_with_script(self) -> None:
@@ -585,6 +613,19 @@ class Exchange:
         """Let the mount have its next request: before this one's client can ask again."""
         if self._script and self._script.slot:
             self._script.slot.release()
+
+
+@contextlib.contextmanager
+def _room() -> Iterator[None]:
+    """Whatever keeps a body may find no room for it."""
+    try:
+        yield
+    except OSError as error:
+        raise RequestError(
+            f"no room for the body of the request: {error.strerror}",
+            status=507,
+            remedy=f"make room in {tempfile.gettempdir()}, or set TMPDIR",
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from collections.abc import Iterator
 from functools import cache
 
 import msgspec
@@ -30,12 +31,10 @@ class Outcome(msgspec.Struct):
 
 def new_id() -> str:
     """An id in the form of nginx's ``$request_id``: 32 hexadecimal digits, the first half this process's own."""
-    return f"{_half(os.getpid())}{next(_numbers):016x}"
-
-
-_numbers = itertools.count(1)
+    half, numbers = _ours(os.getpid())
+    return f"{half}{next(numbers):016x}"
 
 
 @cache
-def _half(_pid: int) -> str:
-    return os.urandom(8).hex()
+def _ours(_pid: int) -> tuple[str, Iterator[int]]:
+    return os.urandom(8).hex(), itertools.count(1)

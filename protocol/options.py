@@ -80,8 +80,8 @@ OPTIONS: tuple[Option, ...] = (
            "net.core.somaxconn, which clips it in any case)"),
     Option("vassal", "buffer-size", SIZE, 65535, "largest block of request variables", least=1, most=65535),
     Option("vassal", "socket-timeout", TIME, 4.0, "wait for the client's next bytes", least=0.01),
-    Option("vassal", "post-buffering", SIZE, 0, "buffer request bodies", "accepted",
-           "bodies are streamed to the script, of any size"),
+    Option("vassal", "post-buffering", SIZE, 0, "start a script when all of the request's body is here, "
+           "whatever its size (in memory, then in a file); 0: bodies are streamed"),
     # Vassal: processes
     Option("vassal", "processes", COUNT, 1, "worker processes", least=1, aliases=("workers",)),
     Option("vassal", "threads", COUNT, 1, "requests that each worker serves at a time", least=1),
@@ -182,6 +182,7 @@ class Vassal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     listen: int = _default("vassal", "listen")
     buffer_size: int = _default("vassal", "buffer-size")
     socket_timeout: float = _default("vassal", "socket-timeout")
+    post_buffering: int = _default("vassal", "post-buffering")
     processes: int = _default("vassal", "processes")
     threads: int = _default("vassal", "threads")
     #: As asked for; what is sent is at most a third of the Emperor's tolerance. 0: none.
