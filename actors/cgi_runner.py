@@ -132,6 +132,9 @@ class CgiRunner(Actor):
                     self._serve(self._listeners, now)
             case Drain():
                 self._draining = True
+                if self._exchange is None:
+                    # The kernel may have woken this runner alone for a connection: nobody else looks for it.
+                    self._serve(self._listeners, now)
                 self._unwatch()
                 if self._exchange is None:
                     self.stop()
