@@ -203,8 +203,9 @@ class EpollInbox:
     def _wait(self) -> None:
         # Asleep is set before the last look at the mail, and put() looks at it after its append: no lost bell.
         mail = self._mail
+        due = self._timers.next_at()
         self._asleep = True
-        events = self._epoll.poll(0 if mail else self._patience())
+        events = self._epoll.poll(0 if mail else self._patience(due))
         self._asleep = False
         for fd, mask in events:
             if fd == self._bell:
@@ -212,13 +213,11 @@ class EpollInbox:
             elif watched := self._watched.get(fd):
                 for message in watched[1](mask):
                     mail.append(Envelope(message))
-        due = self._timers.next_at()
         if due is not None and due <= (now := monotonic()):
             for message in self._timers.due(now):
                 mail.append(Envelope(message))
 
-    def _patience(self) -> float:
-        due = self._timers.next_at()
+    def _patience(self, due: float | None) -> float:
         if due is None:
             return -1
         # epoll counts in milliseconds and rounds up, so no timer is polled for in a busy loop; 31 bits of them.

@@ -115,6 +115,10 @@ class CgiRunner(Actor):
         self._watch()
 
     def handle(self, message: Any, now: float) -> None:
+        if type(message) is Ready:
+            if self._exchange is not None:
+                self._step(self._exchange.handle(message, now), now)
+            return
         match message:
             case Acceptable(listener=listener):
                 if self._exchange is None and not self._draining:
@@ -128,6 +132,9 @@ class CgiRunner(Actor):
                     self._serve(self._listeners, now)
             case Drain():
                 self._draining = True
+                if self._exchange is None:
+                    # The kernel may have woken this runner alone for a connection: nobody else looks for it.
+                    self._serve(self._listeners, now)
                 self._unwatch()
                 if self._exchange is None:
                     self.stop()

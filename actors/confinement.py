@@ -45,7 +45,9 @@ def _limits(vassal: Vassal) -> Iterator[str]:
         value = getattr(vassal, f"cgi_limit_{name}")
         if value is not None:
             _, hard = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))
-            yield f"--{name}={ceil(value) if hard == resource.RLIM_INFINITY else min(ceil(value), hard)}"
+            limit = ceil(value) if hard == resource.RLIM_INFINITY else min(ceil(value), hard)
+            # SIGXCPU says what it was, SIGKILL a second later makes sure.
+            yield f"--cpu={limit}:{limit + 1}" if name == "cpu" and limit != hard else f"--{name}={limit}"
 
 
 class Confinement:

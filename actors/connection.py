@@ -5,11 +5,13 @@ broken one only by *how* it ends. On TCP a break is a reset. A unix socket knows
 unread bytes (unix(7)): so the last bytes of the request are only looked at, and taken when all went well.
 """
 
+import os
 import select
 import socket
 import struct
 
 from pyemperor.actors.actor import Inbox, Source
+from pyemperor.actors.linux import waiting_bytes
 from pyemperor.actors.spool import CHUNK
 from pyemperor.actors.wires import Request, Wire
 from pyemperor.protocol.errors import RequestError
@@ -36,11 +38,14 @@ class Connection:
     pending = b""
     #: Bytes that it has taken.
     sent = 0
+    #: It takes nothing now of what is spliced.
+    full = False
     #: The response is over; what the client still sends is thrown away, until it closes.
     draining = False
     #: Bytes of the request that were looked at and not taken.
     _held = 0
     _watched = False
+    _non_blocking = False
 
     def __init__(self, inbox: Inbox, sock: socket.SocketType, wire: Wire) -> None:
         self._inbox = inbox
@@ -119,6 +124,25 @@ class Connection:
             raise ClientLeft(error.strerror) from None
         return self.sent - before
 
+    def splice(self, pipe: int, most: int) -> int | None:
+        """Move at most ``most`` bytes from ``pipe`` to the client within the kernel; raises ClientLeft.
+
+        0 at the end of the pipe; None when there is nothing in it now, or the client is :attr:`full`.
+        """
+        fd = self._sock.fileno()
+        if not self._non_blocking:  # splice(2) has no flag for that
+            os.set_blocking(fd, False)
+            self._non_blocking = True
+        try:
+            moved = os.splice(pipe, fd, most, flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE)
+        except BlockingIOError:
+            self.full = waiting_bytes(pipe) > 0
+            return None
+        except OSError as error:
+            raise ClientLeft(error.strerror) from None
+        self.sent += moved
+        return moved
+
     # ---- the end ----------------------------------------------------------------------------------------
 
     def left(self, mask: int) -> bool:
@@ -134,7 +158,7 @@ class Connection:
         """
         if not self.open:
             return
-        mask = select.EPOLLOUT if self.pending and not early else 0
+        mask = select.EPOLLOUT if self.full or (self.pending and not early) else 0
         if more or self.draining or self.request is None:
             mask |= select.EPOLLIN
         elif not self.missing and not self._holds:

@@ -15,23 +15,24 @@ nothing more of a body once the response begins, and most clients read only then
 until the body is here. That is spooled meanwhile, since the script may not read it before it is heard.
 """
 
+import contextlib
 import select
 import socket
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from math import inf
-from signal import SIGKILL, Signals
+from signal import SIGKILL, SIGXCPU, SIGXFSZ, Signals
 from typing import Protocol
 
 import msgspec
 from loguru import logger
 
 from pyemperor.actors.actor import Inbox
-from pyemperor.actors.clock import Timer
 from pyemperor.actors.connection import ClientLeft, Connection
+from pyemperor.actors.deadlines import Deadlines
 from pyemperor.actors.outcome import Outcome, new_id
-from pyemperor.actors.script import Process, Ready, Script, Spawn
+from pyemperor.actors.script import WIDE, Process, Ready, Script, Spawn
+from pyemperor.actors.spool import CHUNK, Spool
 from pyemperor.actors.wires import Request, Wire
 from pyemperor.protocol.cgi_response import Kind, error_response
 from pyemperor.protocol.errors import RequestError, ScriptError
@@ -56,6 +57,13 @@ Handler = Callable[[Request], Script | bytes]
 #: What of the script's output is waited for, as epoll masks (``Process.watch``).
 _NOTHING, _END = -1, 0
 
+#: What the kernel means by a signal of its own.
+_WHY_KILLED = {
+    SIGKILL: "out of memory? See dmesg",
+    SIGXCPU: "see `cgi-limit-cpu`",
+    SIGXFSZ: "see `cgi-limit-fsize`",
+}
+
 #: Whoever was refused for want of room may ask again: a request is short.
 _RETRY = ((b"Retry-After", b"1"),)
 
@@ -77,10 +85,8 @@ class Exchange:
     _response: Response | None = None
     _answered = False  # the response is complete, or given up
     _unsent = True  # nothing of the response is with the client
-    _timeout: float  # seconds of silence that are allowed
-    _deadline = 0.0  # when nothing has moved for that long
-    _limits: tuple[float, float] = (inf, inf)  # when the response must have begun, and the script have ended
-    _tick: Timer | None = None
+    _flowing = False  # the body comes in full chunks: it need not come through here
+    _body: Spool | None = None  # of a request that starts when all of it is here (post-buffering)
     _redirect = b""  # the local redirect to follow when the script has ended, as the client would get it
     _prompt = True  # the script may end at once
     _settled = False  # it takes long enough that the client may leave
@@ -95,6 +101,8 @@ class Exchange:
         null: int,
         head_timeout: float,
         warm: Spawn | None = None,
+        *,
+        post_buffering: bool = False,
     ) -> None:
         self.outcome = Outcome()
         self._inbox = inbox
@@ -102,8 +110,9 @@ class Exchange:
         self._handlers = handlers
         self._errors = errors
         self._null = null
-        self._timeout = head_timeout
+        self._time = Deadlines(inbox, Ready.TICK, head_timeout)
         self._warm = warm
+        self._post_buffering = post_buffering
 
     # ---- events -----------------------------------------------------------------------------------------
 
@@ -111,8 +120,8 @@ class Exchange:
         """Begin; most requests lie there already."""
         self.outcome.started_at = now
         over = self.handle(Ready.CLIENT, now)
-        if not over and self._tick is None:
-            self._wait(self._timeout, now)
+        if not over and not self._time.running:
+            self._time.wait(self._time.silence, now)
         return over
 
     def handle(self, ready: Ready, now: float) -> bool:
@@ -145,6 +154,9 @@ class Exchange:
     def _settle(self) -> bool:
         """Release everything if it is over; else wait for what can be done next, and for nothing else."""
         client, process = self._client, self._process
+        if process and self._prompt and not process.ending:
+            process.watch(_END)  # most requests are over then
+            return False
         if not client.open and (not process or (process.gone and not process.talks)):
             self.release()
             return True
@@ -152,7 +164,7 @@ class Exchange:
             # No reference to it stays here: most exchanges are freed without the garbage collector.
             client.watch(self._heard, more=self._wants_body, early=self._early, leaving=self._settled)
         if process:
-            process.watch(_NOTHING if client.pending else _END if self._prompt else select.EPOLLIN)
+            process.watch(_NOTHING if client.pending or client.full else select.EPOLLIN)
         return False
 
     def _heard(self, mask: int) -> Iterable[object]:
@@ -165,17 +177,39 @@ class Exchange:
         if client.draining:
             client.drain()
             return
-        if client.pending and not self._early:
+        if client.full and self._process:
+            self._flow(self._process, now)
+        elif client.pending and not self._early:
             self._send(b"", now)
         elif client.open and client.request is None:
             if request := client.read_request():
                 self.outcome.request = request
-                self._begin(request, now)
+                if self._post_buffering and client.missing:
+                    self._body = Spool()
+                    self._keep(client.first_body(), now)
+                    client.send(client.wire.interim())
+                else:
+                    self._begin(request, now)
             elif client.wire.takes_chunks:
                 client.send(client.wire.interim())
                 self._progress(now)
         if self._wants_body:
-            self._feed_script(client.read_body(), now)
+            data = client.read_body()
+            if self._process is None and self._body:
+                self._keep(data, now)
+            else:
+                self._feed_script(data, now)
+
+    def _keep(self, data: bytes, now: float) -> None:
+        """Keep a part of the body; begin with the request when that was the last."""
+        request = self.outcome.request
+        assert self._body is not None
+        assert request is not None
+        with _room():
+            self._body.put(data)
+        self._progress(now)
+        if not self._client.missing:
+            self._begin(request, now)
 
     @property
     def _early(self) -> bool:
@@ -231,7 +265,7 @@ class Exchange:
         """Send ``data`` of the response after what is pending of it."""
         if data or self._client.pending:
             self._unsent = False
-            if self._client.send(data):
+            if self._client.send(data) and not self._prompt:
                 self._progress(now)
         if self._answered and not self._client.pending:
             self._hang_up(now)
@@ -242,7 +276,7 @@ class Exchange:
         if self._client.draining:
             if self._process:
                 self._process.close_input()
-            self._wait(DRAIN, now)
+            self._time.wait(DRAIN, now)
 
     def client_gone(self, why: str, now: float) -> None:
         """The client has left. If it still waited for its response, nobody wants that now: end the script."""
@@ -276,34 +310,25 @@ class Exchange:
             nph=script.name.rpartition("/")[2].startswith("nph-"),
             accel=script.redirect == "accel",
         )
-        self._limit(script, now)
+        time = self._time
+        time.silence = script.timeout
+        time.limit(script.first_byte, script.total, now)
+        time.moved(now, script.timeout)
+        time.go_on(now, PROMPT)
         if request.length:
             self._prompt = False
+            if self._body:
+                self._process.pending, self._body = self._body, None
             self._feed_script(self._client.first_body(), now)
             if self._client.missing:
                 self._client.send(self._client.wire.interim())
-
-    def _limit(self, script: Script, now: float) -> None:
-        self._timeout = script.timeout
-        self._deadline = now + script.timeout
-        if script.first_byte or script.total:
-            self._limits = (now + (script.first_byte or inf), now + (script.total or inf))
-        if self._tick:
-            self._tick.cancel()
-        self._tick = self._inbox.after(PROMPT, Ready.TICK)
 
     def _feed_script(self, data: bytes, now: float) -> None:
         process = self._process
         if process is None:
             return
-        try:
+        with _room():
             taken = process.feed(data, last=not self._client.missing)
-        except OSError as error:
-            raise RequestError(
-                f"no room for the body of the request: {error.strerror}",
-                status=507,
-                remedy=f"the script answers before it reads: make room in {tempfile.gettempdir()}, or set TMPDIR",
-            ) from None
         if taken or data:
             self._progress(now)
 
@@ -311,17 +336,38 @@ class Exchange:
         process = self._process
         if process is None or not process.talks or (self._client.pending and not self._unsent):
             return
+        if self._flowing:
+            self._flow(process, now)
+            return
         while data := process.read():
-            self._progress(now)
             if not self._answered:
                 self._respond(data, now)
             if not self._prompt:
+                self._progress(now)
+                self._flowing = len(data) == CHUNK and not self._unsent
                 return
         if data == b"":
             process.close_output()
             self._end_of_output(process, now)
         elif self._prompt:
             self._keep_nothing_back(now)
+
+    def _flow(self, process: Process, now: float) -> None:
+        """Pass on the body of a large response, as long as nothing is to be done but that."""
+        client, response = self._client, self._response
+        if self._answered or client.pending or client.missing or not response or response.left == 0:
+            self._flowing = client.full = False
+            self._script_talks(now)
+            return
+        client.full = False
+        moved = client.splice(process.stream(), WIDE if response.left is None else min(WIDE, response.left))
+        if moved:
+            response.passed(moved)
+            self._progress(now)
+            self._finish_if_whole(now)
+        elif moved == 0:
+            process.close_output()
+            self._end_of_output(process, now)
 
     def _keep_nothing_back(self, now: float) -> None:
         """The script lives: send what was kept for a response in one piece."""
@@ -342,7 +388,7 @@ class Exchange:
             self.outcome.status = response.head.status
             self.outcome.head_size = response.head_size
             self.outcome.head_fields = len(response.head.headers)
-            self._limits = (inf, self._limits[1])
+            self._time.begun()
             if response.head.kind is Kind.LOCAL_REDIRECT and self._script and self._script.redirect == "internal":
                 self._redirect, encoded = encoded, b""
         if response.surplus:
@@ -370,7 +416,7 @@ class Exchange:
             self._look_for_end(now)
             if not process.ending:
                 self._keep_nothing_back(now)
-                self._wait(SETTLED, now)
+                self._time.wait(SETTLED, now)
 
     def _look_for_end(self, now: float) -> None:
         """Reap; a script that lives is watched, one whose output somebody holds gets a little time."""
@@ -381,11 +427,11 @@ class Exchange:
             process.watch_exit()
         elif process.asked_at is not None:
             process.close_output()
-            self._wait(process.insist(now), now)
+            self._time.wait(process.insist(now), now)
         elif not process.talks:
             self._conclude(now)
         else:
-            self._wait(self._patience, now)
+            self._time.wait(self._patience, now)
 
     def _conclude(self, now: float) -> None:
         """Nothing more will come from the script: judge whether what came is a whole response."""
@@ -397,10 +443,8 @@ class Exchange:
         if ending:
             self._make_room()
         if ending and ending.signal:
-            raise ScriptError(
-                f"the script was killed by {Signals(ending.signal).name}",
-                remedy="out of memory? See dmesg" if ending.signal == SIGKILL else "",
-            )
+            signal = Signals(ending.signal)
+            raise ScriptError(f"the script was killed by {signal.name}", remedy=_WHY_KILLED.get(signal, ""))
         self._response.close()
         if self._redirect:
             self._follow(now)
@@ -464,13 +508,14 @@ class Exchange:
         process = self._process
         if process is None:
             return
+        self._prompt = False
         process.pending.clear()
         if process.reap() is not None:
             process.close()
             return
         # Its input stays open: a body that broke off must not pass for a whole one.
         process.end(now)
-        self._wait(process.insist(now), now)
+        self._time.wait(process.insist(now), now)
         self._look_for_end(now)
 
     # ---- time -------------------------------------------------------------------------------------------
@@ -478,29 +523,21 @@ class Exchange:
     @property
     def _patience(self) -> float:
         """Seconds for which nothing may move."""
-        held = self._process and self._process.ending and not self._client.pending
-        return min(HELD, self._timeout) if held else self._timeout
+        client = self._client
+        held = self._process and self._process.ending and not client.pending and not client.full
+        return min(HELD, self._time.silence) if held else self._time.silence
 
     def _progress(self, now: float) -> None:
         """Something moved; the timer finds out when it fires. Whoever was asked to end gains nothing by it."""
         if self._process is None or self._process.asked_at is None:
-            self._deadline = now + self._patience
+            self._time.moved(now, self._patience)
 
-    def _wait(self, seconds: float, now: float) -> None:
-        """Have :meth:`_overdue` called after ``seconds`` without progress."""
-        self._deadline = now + seconds
-        if self._tick:
-            self._tick.cancel()
-        self._tick = self._inbox.after(max(0.0, min(seconds, min(self._limits) - now)), Ready.TICK)
-
-    def _over_limit(self) -> None:
+    def _over_limit(self, limit: str) -> None:
         """Give up on a script that has all the time it may take behind it, whatever it does."""
-        begin, end = self._limits
-        self._limits = (inf, inf)
         script, process = self._script, self._process
         if not script or not process or process.ending or process.asked_at is not None:
             return
-        if begin <= end:
+        if limit == "begin":
             said, option = f"did not begin its response within {script.first_byte:g} s", "cgi-first-byte-timeout"
         else:
             said, option = f"did not end within {script.total:g} s", "cgi-total-timeout"
@@ -509,28 +546,28 @@ class Exchange:
     def _tick_at(self, now: float) -> None:
         if self._prompt and self._process:
             self._prompt = False
-            self._tick = self._inbox.after(min(SETTLED, max(0.0, self._deadline - now)), Ready.TICK)
+            self._time.go_on(now, SETTLED)
             return
         self._settled = True
         self._look_for_end(now)
-        if now >= min(self._limits):
-            self._over_limit()
-        if now >= self._deadline:
+        if limit := self._time.over(now):
+            self._over_limit(limit)
+        if self._time.silent(now):
             self._progress(now)  # unless what follows says otherwise
             self._overdue(now)
-        if now < self._deadline:
-            self._wait(self._deadline - now, now)
+        if not self._time.silent(now):
+            self._time.go_on(now)
 
     def _overdue(self, now: float) -> None:
         """Nothing moved for long enough: give up on whoever it waited for."""
         client, process = self._client, self._process
-        silence = f"for {self._timeout:g} s"
+        silence = f"for {self._time.silence:g} s"
         if process and process.asked_at is not None:
             client.close()
-            self._wait(process.insist(now), now)
+            self._time.wait(process.insist(now), now)
         elif client.draining:
             client.close()
-        elif client.pending and not self._early:
+        elif client.full or (client.pending and not self._early):
             self.client_gone(f"it took nothing {silence}", now)
         elif process is None:
             if not client.begun:
@@ -555,11 +592,11 @@ class Exchange:
 
     def release(self) -> None:
         """Give back every descriptor and timer; also after an error of ours."""
-        if self._tick:
-            self._tick.cancel()
-            self._tick = None
+        self._time.cancel()
         self._client.close()
         self.outcome.sent = self._client.sent
+        if self._body:
+            self._body.clear()
         self._part_with_script()
 
     def _part_with_script(self) -> None:
@@ -576,6 +613,19 @@ class Exchange:
         """Let the mount have its next request: before this one's client can ask again."""
         if self._script and self._script.slot:
             self._script.slot.release()
+
+
+@contextlib.contextmanager
+def _room() -> Iterator[None]:
+    """Whatever keeps a body may find no room for it."""
+    try:
+        yield
+    except OSError as error:
+        raise RequestError(
+            f"no room for the body of the request: {error.strerror}",
+            status=507,
+            remedy=f"make room in {tempfile.gettempdir()}, or set TMPDIR",
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,14 @@
 """The few system calls that Python 3.11 does not offer, and the process table."""
 
 import array
+import contextlib
 import ctypes
+import fcntl
 import os
 import socket
 import struct
+import sys
+import termios
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
@@ -28,6 +32,17 @@ def become_subreaper() -> None:
 def own_working_directory() -> None:
     """Give the calling thread a working directory of its own (unshare(2), CLONE_FS)."""
     _check(_libc.unshare(_CLONE_FS))
+
+
+def waiting_bytes(pipe: int) -> int:
+    """How many bytes wait in ``pipe`` (ioctl_pipe(2), FIONREAD)."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def widen(pipe: int, size: int) -> None:
+    """Let ``pipe`` hold ``size`` bytes, if the system lets it (pipe(7), F_SETPIPE_SZ)."""
+    with contextlib.suppress(PermissionError, BlockingIOError):
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, size)
 
 
 def send_fds(sock: socket.socket, data: bytes, fds: Iterable[int], flags: int = 0) -> int:

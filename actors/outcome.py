@@ -2,15 +2,16 @@
 
 import itertools
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cache
+
+import msgspec
 
 from pyemperor.actors.script import Ending
 from pyemperor.actors.wires import Request
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(msgspec.Struct):
     """What became of a request, for the log and the counters; ``ending`` is the script's, once it is known."""
 
     request: Request | None = None
@@ -30,12 +31,10 @@ class Outcome:
 
 def new_id() -> str:
     """An id in the form of nginx's ``$request_id``: 32 hexadecimal digits, the first half this process's own."""
-    return f"{_half(os.getpid())}{next(_numbers):016x}"
-
-
-_numbers = itertools.count(1)
+    half, numbers = _ours(os.getpid())
+    return f"{half}{next(numbers):016x}"
 
 
 @cache
-def _half(_pid: int) -> str:
-    return os.urandom(8).hex()
+def _ours(_pid: int) -> tuple[str, Iterator[int]]:
+    return os.urandom(8).hex(), itertools.count(1)

@@ -13,12 +13,14 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from pyemperor.actors.actor import Inbox, Source
-from pyemperor.actors.linux import group_lives
+from pyemperor.actors.linux import group_lives, widen
 from pyemperor.actors.spool import CHUNK, NOTHING, Spool
 from pyemperor.protocol.errors import RequestError
 
 #: Seconds between SIGTERM and SIGKILL.
 GRACE = 2.0
+#: Bytes that the pipe of a large output holds; the kernel's limit for ordinary users.
+WIDE = 1 << 20
 #: Seconds between two looks at what a script has left behind.
 LOOK = 0.05
 #: A script inherits no disposition, not that of SIGPIPE either, which Python ignores. (To name all of them is
@@ -105,7 +107,8 @@ class Process:
     """
 
     __slots__ = (
-        "_child", "_group", "_inbox", "_input", "_output", "_pidfd", "asked_at", "ending", "pending", "pid"
+        "_child", "_group", "_inbox", "_input", "_output", "_pidfd", "_wide",
+        "asked_at", "ending", "pending", "pid",
     )  # fmt: skip
 
     def __init__(
@@ -125,6 +128,7 @@ class Process:
         self.pending = NOTHING
         self._input = self._output = self._pidfd = -1
         self._child: Child | None = None
+        self._wide = False
         theirs = []
         try:
             if stdin is None:
@@ -187,6 +191,13 @@ class Process:
         except BlockingIOError:
             return None
 
+    def stream(self) -> int:
+        """The descriptor of its output, for splice(2): much is to come, so its pipe is made wide."""
+        if not self._wide:
+            self._wide = True
+            widen(self._output, WIDE)
+        return self._output
+
     def watch(self, output: int) -> None:
         """Wait for what it can do next: take more, and say more, as far as the mask ``output`` goes.
 
@@ -231,12 +242,14 @@ class Process:
         """Give back every descriptor."""
         if self._input >= 0:
             self.close_input()
-        self._output = self._close(self._output)
+        if self._output >= 0:
+            self.close_output()
         self._forget_exit()
 
     def _forget_exit(self) -> None:
-        self._pidfd = self._close(self._pidfd)
-        if self._child:
+        if self._pidfd >= 0:
+            self._pidfd = self._close(self._pidfd)
+        elif self._child:
             self._inbox.unwatch(self._child.fd)
             self._child.close()
             self._child = None

@@ -16,11 +16,12 @@ from bench.recovery import master, worker
 from bench.report import conditions, draw, show, write_json
 from bench.result import Plan, Result
 from bench.site import OUT, Site
-from bench.speed import bodies, latency, throughput
+from bench.speed import bodies, latency, throughput, warm
 
 MEASUREMENTS: dict[str, Callable[[Site, Plan], Result]] = {
     "throughput": throughput,
     "latency": latency,
+    "warm": warm,
     "worker": worker,
     "master": master,
     "memory": memory,
@@ -86,7 +87,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=0, metavar="N", help="rounds of each measurement (5)")
     parser.add_argument("--quick", action="store_true", help="a fifth of the time, to see that it works")
-    parser.add_argument("--full", action="store_true", help="also bodies of 200 MB and a Python script")
+    parser.add_argument("--full", action="store_true", help="also bodies of 1 GB and a cold Python script")
     parser.add_argument("--only", metavar="NAME,...", help=f"some of: {', '.join(MEASUREMENTS)}")
     options = parser.parse_args()
     default = [name for name in MEASUREMENTS if name != "bodies" or options.full]

@@ -246,7 +246,8 @@ stable-after = "1s"
 [[vassal]]
 name = "bench"
 socket = "{self.socket}"
-cgi = "/cgi-bin={self.cgi_bin}"
+cgi = ["/cgi-bin={self.cgi_bin}", "/cgi-bin/warm={self.cgi_bin}/warm"]
+cgi-warm = "/cgi-bin/warm=python"
 processes = {SLOTS}
 threads = 1
 heartbeat = {HEARTBEAT}

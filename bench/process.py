@@ -64,10 +64,19 @@ def title(pid: int) -> str:
 
 def pss(pid: int) -> float:
     """Return the proportional set size in MB (10^6 bytes): shared pages are divided among their users."""
+    return _rolled_up(pid, "Pss:")
+
+
+def private(pid: int) -> float:
+    """Return what a process shares with nobody, in MB (10^6 bytes)."""
+    return _rolled_up(pid, "Private_Dirty:")
+
+
+def _rolled_up(pid: int, name: str) -> float:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
+        if line.startswith(name):
             return int(line.split()[1]) * 1024 / 1e6
-    raise Late(f"process {pid} has no Pss line")
+    raise Late(f"process {pid} has no line {name}")
 
 
 def cpu_time(pids: Iterable[int]) -> float:

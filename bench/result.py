@@ -98,5 +98,5 @@ class Plan:
     #: Kills in the less usual situations.
     rare_kills: int = 3
     idle: float = 20
-    #: Also what takes long: bodies of 200 MB and a Python script.
+    #: Also what takes long: bodies of 1 GB and a cold Python script.
     full: bool = False

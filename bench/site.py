@@ -84,7 +84,7 @@ class Site:
 def build_scripts(cgi_bin: Path) -> None:
     """Compile the C scripts (``hello.c`` becomes ``hello-c``) and copy the others.
 
-    Python scripts get this interpreter in their first line: what ``env`` finds may be a slow shim.
+    Python scripts get the system's interpreter in their first line: what ``env`` finds may be a slow shim.
     """
     cgi_bin.mkdir(parents=True)
     OUT.mkdir(exist_ok=True)
@@ -95,10 +95,13 @@ def build_scripts(cgi_bin: Path) -> None:
                 subprocess.run(["gcc", "-O2", "-static", "-o", str(binary), str(source)], check=True)
             shutil.copy2(binary, cgi_bin)
         elif source.suffix in {".sh", ".pl", ".py"}:
-            interpreter = str(getattr(sys, "_base_executable", sys.executable))
+            interpreter = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
             text = source.read_text().replace("/usr/bin/env python3", interpreter)
-            (cgi_bin / source.name).write_text(text)
-            (cgi_bin / source.name).chmod(0o755)
+            folders = [cgi_bin, cgi_bin / "warm"] if source.suffix == ".py" else [cgi_bin]
+            for folder in folders:
+                folder.mkdir(exist_ok=True)
+                (folder / source.name).write_text(text)
+                (folder / source.name).chmod(0o755)
 
 
 def free_ports(count: int) -> list[int]:

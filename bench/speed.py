@@ -6,11 +6,28 @@ from http.client import HTTPConnection
 
 from bench.load import Load, wrk
 from bench.peers import Peer
-from bench.result import FCGIWRAP, UWSGI, Plan, Result, Row, Target
+from bench.process import private
+from bench.result import FCGIWRAP, OURS, UWSGI, Plan, Result, Row, Target
 from bench.site import Site
 
 CONNECTIONS = 8
-BODY = 200_000_000
+BODY = 1_000_000_000
+#: Requests that every peer serves before it is measured: templates start meanwhile.
+_FIRST = 1.0
+
+
+def _rates(uwsgi: float, fcgiwrap: float) -> tuple[Target, Target]:
+    return Target(uwsgi, UWSGI, True), Target(fcgiwrap, FCGIWRAP, True)
+
+
+_RATES = {
+    "hello-c": _rates(1.7, 1.25),
+    "hello.sh": _rates(1.5, 1.15),
+    "hello.pl": _rates(1.35, 1.15),
+    "warm/hello.py": _rates(5, 5),
+    "warm/stdlib.py": _rates(9, 9),
+}
+_NO_WORSE = (Target(1, UWSGI), Target(1, FCGIWRAP))
 
 
 def throughput(site: Site, plan: Plan) -> Result:
@@ -24,11 +41,10 @@ def throughput(site: Site, plan: Plan) -> Result:
         for label, script in scripts.items():
             seconds = plan.wrk_hello if script == "hello-c" else plan.wrk_script
             loads = _in_turn(site, script, CONNECTIONS, seconds, plan.rounds)
-            bounds = (Target(1.4, UWSGI, True), Target(1.05, FCGIWRAP, True)) if script == "hello-c" else ()
             rows += [
-                _row(label, "req/s", loads, lambda load: load.rate, bounds),
+                _row(label, "req/s", loads, lambda load: load.rate, _RATES.get(script, ())),
                 _row(f"{label}, p50", "ms", loads, lambda load: load.p50),
-                _row(f"{label}, p99", "ms", loads, lambda load: load.p99),
+                _row(f"{label}, p99", "ms", loads, lambda load: load.p99, _NO_WORSE),
             ]
             notes += _failures(label, loads)
     return Result(rows, notes)
@@ -38,23 +54,43 @@ def latency(site: Site, plan: Plan) -> Result:
     """One client at a time, static C hello: p50."""
     with site.running(site.servers):
         loads = _in_turn(site, "hello-c", 1, plan.wrk_single, plan.rounds)
-    row = _row("one client, C hello, p50", "ms", loads, lambda load: load.p50)
+    row = _row("one client, C hello, p50", "ms", loads, lambda load: load.p50, _NO_WORSE[1:])
     return Result([row], _failures("one client", loads))
 
 
+def warm(site: Site, plan: Plan) -> Result:
+    """8 clients, Python scripts: PyEmperor forks them from a warm interpreter, the others start one each time."""
+    scripts = {"Python hello, warm": "warm/hello.py", "Python with json, urllib ..., warm": "warm/stdlib.py"}
+    rows: list[Row] = []
+    notes: list[str] = []
+    with site.running(site.servers):
+        for label, script in scripts.items():
+            for peer in site.servers:
+                wrk(site.url(peer, script), CONNECTIONS, _FIRST)
+            loads = _in_turn(site, script, CONNECTIONS, plan.wrk_hello, plan.rounds)
+            rows.append(_row(label, "req/s", loads, lambda load: load.rate, _RATES[script]))
+            notes += _failures(label, loads)
+    return Result(rows, notes)
+
+
 def bodies(site: Site, plan: Plan) -> Result:
-    """200 MB out of a script and into one."""
+    """1 GB out of a script and into one, and what that adds to the memory of PyEmperor's workers."""
+    grown: list[float] = []
     out: dict[str, list[float]] = {peer.name: [] for peer in site.servers}
     into: dict[str, list[float]] = {peer.name: [] for peer in site.servers}
     with site.running(site.servers):
         for _ in range(plan.rounds):
+            before = {pid: private(pid) for pid in site.pyemperor.workers()}
             for peer in site.servers:
                 out[peer.name].append(_download(peer))
                 into[peer.name].append(_upload(peer))
+            grown.append(max((private(pid) - was for pid, was in before.items()), default=0.0))
+    faster = (Target(1, UWSGI, True), Target(1, FCGIWRAP, True))
     return Result(
         [
-            Row("200 MB out of a script", "MB/s", out, in_turn=True),
-            Row("200 MB into a script", "MB/s", into, in_turn=True),
+            Row("1 GB out of a script", "MB/s", out, faster, in_turn=True),
+            Row("1 GB into a script", "MB/s", into, faster, in_turn=True),
+            Row("memory that a worker gains by it", "MB", {OURS: grown}, (Target(2),)),
         ]
     )
 

@@ -24,7 +24,7 @@ from pyemperor.actors.script import Spawn
 from pyemperor.actors.superior import FromParent, ParentLost, Terminated, Upward
 from pyemperor.actors.vassal_master import VassalMaster
 from pyemperor.actors.warm import PRELOAD, Templates
-from pyemperor.actors.wires import HttpWire, UwsgiWire
+from pyemperor.actors.wires import HttpWire, UwsgiWire, Wire
 from pyemperor.actors.worker import Worker, reap_adopted
 from pyemperor.cli.handlers import handlers_of, load_registered
 from pyemperor.cli.logs import log_request, log_to_stderr
@@ -155,12 +155,17 @@ def _runners_listeners(
     errors = ErrorPipe(inbox, stderr)
     runner.belongings.callback(errors.close)
 
+    def exchange(sock: socket.SocketType, wire: Wire) -> Exchange:
+        buffering = vassal.post_buffering > 0
+        return Exchange(
+            inbox, sock, wire, handlers, errors, null, vassal.socket_timeout, warm, post_buffering=buffering
+        )
+
     def uwsgi(sock: socket.SocketType) -> Exchange:
-        wire = UwsgiWire(vassal.buffer_size)
-        return Exchange(inbox, sock, wire, handlers, errors, null, vassal.socket_timeout, warm)
+        return exchange(sock, UwsgiWire(vassal.buffer_size))
 
     def http(sock: socket.SocketType) -> Exchange:
-        return Exchange(inbox, sock, HttpWire(sock), handlers, errors, null, vassal.socket_timeout, warm)
+        return exchange(sock, HttpWire(sock))
 
     kinds = [uwsgi] * len(vassal.socket) + [http] * len(vassal.http_socket)
     return [Listener(sock, serve) for sock, serve in zip(socks, kinds, strict=True)]

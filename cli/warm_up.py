@@ -96,7 +96,7 @@ def _aside() -> Iterator[None]:
 class _Inbox(EpollInbox):
     """An inbox that is looked into, and never waited at."""
 
-    def _patience(self) -> float:
+    def _patience(self, due: float | None) -> float:
         return 0.0
 
     def look(self) -> None:

@@ -158,6 +158,7 @@ class Vassal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     listen: int = _default("vassal", "listen")
     buffer_size: int = _default("vassal", "buffer-size")
     socket_timeout: float = _default("vassal", "socket-timeout")
+    post_buffering: int = _default("vassal", "post-buffering")
     processes: int = _default("vassal", "processes")
     threads: int = _default("vassal", "threads")
     #: As asked for; what is sent is at most a third of the Emperor's tolerance. 0: none.

@@ -82,6 +82,11 @@ class Response:
         self.head_size = len(encoded)
         return encoded
 
+    def passed(self, size: int) -> None:
+        """Say that ``size`` bytes of the body, no more than :attr:`left`, were passed on in another way."""
+        if self.left is not None:
+            self.left -= size
+
     def close(self) -> None:
         """Say that the output has ended: raises ScriptError if the response is not whole."""
         if self.head is None:

@@ -67,7 +67,7 @@ class _Cgi:
         place = self._find(mount.root, path[len(prefix) :])
         script_name = prefix + place.script
         file = mount.root + place.script
-        if script_name == path + b"/" + os.path.basename(file):
+        if len(script_name) > len(path) and script_name == path + file[file.rindex(b"/") :]:
             return _with_slash(path, request.variables.get(b"QUERY_STRING", b""))
         self._check_extension(file)
         return self._run(request, mount, place, script_name, file)
@@ -131,7 +131,7 @@ class _Cgi:
             arguments[0],
             arguments,
             environment,
-            os.path.dirname(file),
+            file[: file.rindex(b"/")].rstrip(b"/") or b"/",
             script_name.decode("utf-8", "backslashreplace"),
             options.cgi_timeout,
             first_byte=options.cgi_first_byte_timeout,

@@ -15,8 +15,8 @@ SOCKETS: tuple[Option, ...] = (
            "net.core.somaxconn, which clips it in any case)"),
     Option("vassal", "buffer-size", SIZE, 65535, "largest block of request variables", least=1, most=65535),
     Option("vassal", "socket-timeout", TIME, 4.0, "wait for the client's next bytes", least=0.01),
-    accepted("vassal", "post-buffering", SIZE, "buffer request bodies",
-             "bodies are streamed to the script, of any size"),
+    Option("vassal", "post-buffering", SIZE, 0, "start a script when all of the request's body is here, "
+           "whatever its size (in memory, then in a file); 0: bodies are streamed"),
     accepted("vassal", "post-buffering-bufsize", SIZE, "read request bodies in pieces of this size",
              "bodies are streamed to the script, of any size"),
     planned("vassal", "limit-post", SIZE, "refuse larger request bodies", why="nginx's client_max_body_size"),

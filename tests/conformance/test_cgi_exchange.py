@@ -18,6 +18,7 @@ from tests.support import (
     gone,
     http_request,
     packet,
+    pids,
     read_to_end,
     timed,
     variables,
@@ -378,3 +379,37 @@ def test_the_answer_streams(site: Site, tmp_path: Path) -> None:
         while data := sock.recv(1 << 16):
             got += data
     assert got.endswith(b"firstsecond")
+
+
+# ---- large bodies -----------------------------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("head", ["X: y", "Content-Length: 8000000"])
+def test_a_large_body_comes_out_whole(site: Site, wire: str, head: str) -> None:
+    """From the second chunk on it goes from pipe to socket inside the kernel, as far as the length allows."""
+    path = site.script("large.cgi", f"printf '{head}\\n\\n'; exec seq -w 1000000")
+    whole = b"".join(b"%07d\n" % number for number in range(1, 1000001))
+    answer = site.request(wire, path)
+    assert (answer.status, answer.cut) == (200, False)
+    assert answer.body == whole
+
+
+@BOTH
+def test_of_a_large_body_no_more_comes_than_announced(site: Site, wire: str) -> None:
+    path = site.script("surplus.cgi", "printf 'Content-Length: 1000000\\n\\n'; exec head -c 3000000 /dev/zero")
+    answer = site.request(wire, path)
+    assert (answer.status, answer.cut, len(answer.body)) == (200, False, 1_000_000)
+
+
+@BOTH
+def test_a_client_that_leaves_a_large_body_ends_its_script(site: Site, wire: str) -> None:
+    path = site.script("endless.cgi", "echo endless $$ >&2; printf 'X: y\\n\\n'; exec cat /dev/zero")
+    request = packet(path) if wire == "uwsgi" else http_request(path)
+    with connect(site.address(wire)) as sock:
+        sock.sendall(request)
+        came = 0
+        while came < 1 << 20:
+            came += len(sock.recv(1 << 16))
+        pid = pids(site, "endless")[-1]
+    assert gone(pid)

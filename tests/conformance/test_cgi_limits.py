@@ -3,13 +3,14 @@
 Also what each request leaves behind in the log: RFC 3875 is silent there, and whoever reads it at night is not.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import Site, connect, gone, packet, pids, serving, timed, variables
+from tests.support import Site, connect, gone, packet, pids, read_to_end, serving, timed, variables
 
 HELLO = "printf 'Content-Type: text/plain\\n\\nhello'"
 VASSAL = """
@@ -138,6 +139,32 @@ def test_half_a_body_ends_it_all_the_same(patient: Site) -> None:
         (pid,) = pids(patient, "reading")
     assert gone(pid)
     assert "inside the body" in patient.logged(path)["problem"]
+
+
+# ---- bodies that are kept first -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [10, 100_000, 3_000_000])
+def test_a_script_starts_when_the_body_is_here(tmp_path: Path, size: int) -> None:
+    """post-buffering: no script waits for a slow client."""
+    for site in site_with(tmp_path, "post-buffering = 4096"):
+        path = site.script("sum.cgi", "echo started >&2; printf 'Content-Type: text/plain\\n\\n'; exec sha256sum")
+        body = os.urandom(size)
+        with connect(site.socket) as sock:
+            sock.sendall(packet(path, method="POST", length=size) + body[:-1])
+            assert site.uwsgi(site.script("other.cgi", HELLO)).text == "hello"
+            assert not [record for record in site.server.log if record.get("event") == "stderr"]
+            sock.sendall(body[-1:])
+            assert read_to_end(sock).text.split()[0] == hashlib.sha256(body).hexdigest()
+
+
+def test_half_a_body_starts_nothing(tmp_path: Path) -> None:
+    for site in site_with(tmp_path, "post-buffering = 4096"):
+        path = site.script("never.cgi", "echo started >&2")
+        with connect(site.socket) as sock:
+            sock.sendall(packet(path, method="POST", length=10) + b"12345")
+        assert "inside the request's body" in site.logged(path)["problem"]
+        assert not [record for record in site.server.log if record.get("event") == "stderr"]
 
 
 # ---- what a request leaves behind -----------------------------------------------------------------------

@@ -307,5 +307,5 @@ def test_the_published_vassal_file_is_understood_line_by_line() -> None:
     assert (app.heartbeat, app.processes, app.threads, app.reload_mercy) == (25, 2, 2, 10)
     assert app.cgi == (Mount("/cgi-bin", "/usr/local/nginx/vhosts/testdomain/cgi-bin"),)
     without_effect = {note.key for note in notes.warnings}
-    ignored = {"plugins", "master", "no-orphans", "post-buffering", "max-requests", "vacuum"}
+    ignored = {"plugins", "master", "no-orphans", "max-requests", "vacuum"}
     assert without_effect == ignored

@@ -333,7 +333,8 @@ def test_copies_of_one_socket_are_told_of_the_name_variable() -> None:
 
 def test_a_problem_reads_as_one_line() -> None:
     assert str(only_problem(VASSAL + "cgi-loadlib = 'perl.so'\n")) == (
-        f"test.toml:{NEXT}: vassal.cgi-loadlib: refused (run the script by a program instead: cgi-helper, or keep Python warm: cgi-warm)"
+        f"test.toml:{NEXT}: vassal.cgi-loadlib: refused "
+        "(run the script by a program instead: cgi-helper, or keep Python warm: cgi-warm)"
     )
 
 
