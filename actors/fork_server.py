@@ -103,10 +103,16 @@ class _Death:
 
 
 class ForkServer:
-    """Forks, reaps and sweeps, until the Emperor's office is closed and no child is left."""
+    """Forks, reaps and sweeps, until the Emperor's office is closed and no child is left.
 
-    def __init__(self, sock: socket.socket, lives: Mapping[str, Life]) -> None:
+    A child calls ``privileged`` before it becomes the vassal's user.
+    """
+
+    def __init__(
+        self, sock: socket.socket, lives: Mapping[str, Life], privileged: Callable[[Birth], None] = lambda _: None
+    ) -> None:
         self._lives = lives
+        self._privileged = privileged
         self._emperor = _Office(sock)
         self._offices: dict[int, _Office] = {sock.fileno(): self._emperor}
         self._children: dict[int, _Child] = {}
@@ -276,6 +282,7 @@ class ForkServer:
             link, *listeners = (socket.socket(fileno=fd) for fd in fds)
             if birth.kind == "worker":
                 become_subreaper()
+            self._privileged(birth)
             try:
                 _settle_in(birth)
             except (OSError, LookupError) as error:

@@ -43,7 +43,7 @@ from pyemperor.actors.succession import (
 )
 from pyemperor.actors.supervision import ChildSpec, ExitKind, Shutdown, Supervisor
 from pyemperor.protocol.errors import ConfigError, Problem
-from pyemperor.protocol.messages import Accepting, Beat, Birth, Extend, Message
+from pyemperor.protocol.messages import Accepting, Beat, Birth, Extend, Message, Renew
 from pyemperor.protocol.options import Vassal
 
 #: Vassals that are reloaded at a time when all are: each needs room for two generations.
@@ -92,6 +92,11 @@ class Realm(Overseer):
         #: Vassals that wait for their turn to be reloaded, and those whose turn it is.
         self._turns: deque[str] = deque()
         self._reloading: set[str] = set()
+
+    @property
+    def vassals(self) -> list[Vassal]:
+        """Those of every generation that has not ended."""
+        return [birth.vassal for birth in self._births.values()]
 
     def birth_of(self, vassal: Vassal) -> Birth:
         """What a master of ``vassal`` is to be."""
@@ -269,6 +274,8 @@ class Realm(Overseer):
             self._log(province, "INFO", "has served its first request", "loyal")
         elif isinstance(message, Extend) and self._on_trial(child):
             self._allow(province, child, message.seconds)
+        elif isinstance(message, Renew):
+            self._reload(Reload(province.name))
         elif isinstance(message, Beat) and generation == province.succession.present:
             province.beat = message
 

@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from signal import SIGHUP
 from typing import Any
 
 import msgspec
@@ -13,9 +14,9 @@ from pyemperor.actors.detector import Lease
 from pyemperor.actors.host import Host, HostLost
 from pyemperor.actors.journal import Journal
 from pyemperor.actors.overseer import Overseer, flags
-from pyemperor.actors.superior import FromParent, Superior, Upward
+from pyemperor.actors.superior import FromParent, Superior, Terminated, Upward
 from pyemperor.actors.supervision import ChildSpec, Shutdown, Supervisor
-from pyemperor.protocol.messages import Accepting, Beat, Birth, Core, Message, NotReady, Office, Ready
+from pyemperor.protocol.messages import Accepting, Beat, Birth, Core, Message, NotReady, Office, Ready, Renew
 
 _WORKERS = "workers"
 #: sysexits.h: the workers died faster than the budget allows; the Emperor decides.
@@ -70,6 +71,9 @@ class VassalMaster(Overseer):
 
     def handle(self, message: Any, now: float) -> Any:
         self._now = now
+        if message == Terminated(SIGHUP):
+            self._superior.link.send(Renew())
+            return
         if self._superior.take(message, now):
             return
         match message:

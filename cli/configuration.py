@@ -10,6 +10,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import msgspec
+
 from pyemperor import __version__
 from pyemperor.actors.confinement import missing_tools
 from pyemperor.protocol.dialect import Loaded, World, load
@@ -19,6 +21,7 @@ from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.options import EmperorOptions, Vassal, emperor_from, supervision_from, vassal_from
 from pyemperor.protocol.parameters import each_text
 from pyemperor.protocol.report import Report, in_file_order, show
+from pyemperor.protocol.scenario import Scenario
 from pyemperor.protocol.tables import NEEDLESS
 from pyemperor.protocol.toml_lines import parse_toml
 
@@ -93,6 +96,21 @@ def kind_of(path: str) -> Literal["emperor", "vassal", "scenario"]:
     if "vassal" not in table and isinstance(emperor, dict) and "emperor" in emperor:
         return "emperor"
     return "scenario"
+
+
+def run_by(path: str) -> Scenario:
+    """What ``pyemperor run`` makes of uWSGI's file of an Emperor or of one vassal.
+
+    An Emperor in uWSGI's dialect speaks uWSGI's words, unless its file says how it wants to log.
+    """
+    name = os.path.splitext(os.path.basename(split_address(path)[0]))[0]
+    if kind_of(path) == "vassal":
+        vassal, warnings = vassal_and_warnings(path)
+        return Scenario(name, (vassal,), warnings=warnings)
+    options, warnings = emperor_and_warnings(path)
+    if not _is_toml(path) and not any(one.key == "log-style" for one in _loaded(path).settings):
+        options = msgspec.structs.replace(options, log_style="uwsgi")
+    return Scenario(name, (), emperor=options, warnings=warnings)
 
 
 def split_address(path: str) -> tuple[str, str]:

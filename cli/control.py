@@ -126,7 +126,8 @@ def _words(request: control.Request, answer: control.Answer) -> str:
         case control.Outcomes(outcomes=outcomes):
             lines = [_line(one, _DONE[type(request)]) for one in outcomes]
             if request == control.Stop():
-                lines = [f"the Emperor is gone, and {len(outcomes)} vassals with it"]
+                count = f"{len(outcomes)} vassal{'' if len(outcomes) == 1 else 's'}"
+                lines = [f"the Emperor is gone, and {count} with it"]
             return "".join(f"{printable(line)}\n" for line in lines)
     raise AssertionError(answer)
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pyemperor import __version__
-from pyemperor.protocol.errors import ConfigError
+from pyemperor.protocol.errors import ConfigError, Problem
+from pyemperor.protocol.options import EmperorOptions
 from pyemperor.protocol.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -40,8 +41,16 @@ def _pyemperor(
 
 @app.command()
 def run(
-    file: File,
+    file: Annotated[
+        str | None,
+        typer.Argument(metavar="[FILE]", help="A scenario, such as scenarios/cgi.toml; or uWSGI's file for the"
+                       " Emperor or for a vassal: .ini, .yml, .json, .xml, .toml."),
+    ] = None,
     set_: Set = None,
+    emperor: Annotated[
+        list[str] | None,
+        typer.Option("--emperor", metavar="DIR", help="Watch this folder of vassal files (dir://, glob://)."),
+    ] = None,
     simulate: Annotated[bool, typer.Option("--simulate", help="Play it in simulated time.")] = False,
     seed: Annotated[
         int | None, typer.Option("--seed", help="Start of all randomness in simulated time.")
@@ -50,11 +59,15 @@ def run(
         bool, typer.Option("--json", help="One JSON object a line; the last one is the verdict.")
     ] = False,
 ) -> None:
-    """Serve the vassals of FILE until Ctrl-C or SIGTERM; a file with a timeline ends by itself, with a verdict.
+    """Serve the vassals of FILE until Ctrl-C or SIGTERM; one with a timeline ends by itself, with a verdict.
 
     Exit code: 0 stopped as asked, or every expectation met; 1 not met, or could not start; 2 the file is wrong.
     """
     parameters = _parameters(set_ or [])
+    scenario = _imperial(file, emperor or [])
+    if scenario is not None:
+        raise typer.Exit(_serve(scenario))
+    assert file is not None
     scenario = _scenario(file, parameters)
     if simulate:
         from pyemperor.cli.play import simulate as play_simulated
@@ -149,6 +162,33 @@ def options(
     raise typer.Exit(explain(name, json=json))
 
 
+def _imperial(file: str | None, folders: list[str]) -> Scenario | None:
+    """What uWSGI's file of an Emperor or of one vassal says, and ``--emperor``; None for a scenario."""
+    import msgspec
+
+    from pyemperor.cli.configuration import kind_of, run_by
+    from pyemperor.cli.console import show_problems, show_warnings
+
+    try:
+        if file is None:
+            if not folders:
+                problem = Problem("command line", 0, "", "nothing to run", "name a FILE, or --emperor DIR")
+                raise ConfigError(problem)
+            return Scenario("emperor", (), emperor=EmperorOptions(emperor=tuple(folders)))
+        if kind_of(file) == "scenario":
+            if folders:
+                found = "a scenario names its folders itself"
+                raise ConfigError(Problem("command line", 0, "--emperor", found, '[emperor] emperor = "DIR"'))
+            return None
+        scenario = run_by(file)
+    except ConfigError as error:
+        show_problems(error)
+        raise typer.Exit(2) from None
+    show_warnings(scenario.warnings)
+    more = (*scenario.emperor.emperor, *folders)
+    return msgspec.structs.replace(scenario, emperor=msgspec.structs.replace(scenario.emperor, emperor=more))
+
+
 def _checked(file: str) -> str:
     """What a file of a vassal or of the Emperor holds; "" for a scenario."""
     from pyemperor.cli.configuration import emperor_and_warnings, kind_of, vassal_and_warnings
@@ -199,8 +239,10 @@ def _serve(scenario: Scenario) -> int:
     import_loguru()
     from pyemperor.cli.reign import reign
 
+    emperor = scenario.emperor
+    silent = emperor.daemonize or emperor.daemonize2 or emperor.logto  # a banner has no place in a log file
     try:
-        return reign(scenario, begun=lambda vault: banner(scenario, vault.addresses))
+        return reign(scenario, begun=lambda vault: None if silent else banner(scenario, vault.addresses))
     except ConfigError as error:
         show_problems(error)
         return 1

@@ -27,7 +27,7 @@ from pyemperor.actors.warm import PRELOAD, Templates
 from pyemperor.actors.wires import HttpWire, UwsgiWire, Wire
 from pyemperor.actors.worker import Worker, reap_adopted
 from pyemperor.cli.handlers import handlers_of, load_registered
-from pyemperor.cli.logs import log_request, log_to_stderr
+from pyemperor.cli.logs import log_request, log_to_stderr, open_log
 from pyemperor.protocol.cgi import base_environment
 from pyemperor.protocol.messages import Birth
 
@@ -70,7 +70,7 @@ def live_as_master(
     """Run a VassalMaster until it ends; the value is the exit code."""
     assert office is not None
     log_to_stderr(birth.log_style, level=log_level(birth.traced), birth=birth)
-    return _run(new_master(Threads(), birth, upward(link, *_ENDS), office, listeners))
+    return _run(new_master(Threads(), birth, upward(link, *_ENDS, signal.SIGHUP), office, listeners))
 
 
 def new_master(
@@ -190,4 +190,4 @@ def fork_server(
     warm_up(log_style, level)
     log_to_stderr(log_style, level=level, actor="fork-server")
     lives = {"master": live_as_master, "worker": live_as_worker}
-    return ForkServer(socket.socket(fileno=fd), lives).serve()
+    return ForkServer(socket.socket(fileno=fd), lives, open_log).serve()

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import pykka
@@ -18,8 +19,9 @@ from loguru import logger
 from setproctitle import setproctitle
 
 from pyemperor.actors.actor import Threads
-from pyemperor.actors.administration import Reload
+from pyemperor.actors.administration import Absolve, Reload, Status
 from pyemperor.actors.clock import monotonic
+from pyemperor.actors.control import Control
 from pyemperor.actors.emperor import ChildEnded, Emperor, Govern, Quit
 from pyemperor.actors.imperial_host import ImperialForkHost
 from pyemperor.actors.journal import Journal
@@ -30,9 +32,10 @@ from pyemperor.actors.overseer import Overseer
 from pyemperor.actors.pipe import Pipe
 from pyemperor.actors.superior import FromParent, ParentLost
 from pyemperor.cli.configuration import vassal_and_warnings
+from pyemperor.cli.daemon import Settled, settled
 from pyemperor.cli.front import Nginx
 from pyemperor.cli.handlers import registered
-from pyemperor.cli.logs import log_to_stderr
+from pyemperor.cli.logs import log_statuses, reopen
 from pyemperor.cli.processes import log_level, watch_signals
 from pyemperor.cli.scenarios import read_scenario
 from pyemperor.protocol.errors import ConfigError, Problem
@@ -45,13 +48,33 @@ from pyemperor.protocol.scenario import Scenario
 _EX_SOFTWARE = 70
 
 
-def _signalled(number: int) -> object:
-    match number:
-        case signal.SIGCHLD:
-            return ChildEnded()
-        case signal.SIGHUP:
-            return Reload()
-    return Quit(signal.Signals(number).name)
+@dataclass(frozen=True, slots=True)
+class _Signals:
+    """What signals tell the Emperor, on its own thread."""
+
+    emperor: Emperor
+
+    def __call__(self, number: int) -> object:
+        emperor, now = self.emperor, monotonic()
+        match number:
+            case signal.SIGCHLD:
+                return ChildEnded()
+            case signal.SIGHUP:
+                return Reload()
+            case signal.SIGUSR1:
+                reopen(emperor.vassals)
+                log_statuses(emperor.handle(Status(), now))
+            case signal.SIGURG:
+                for one in emperor.handle(Status(), now):
+                    emperor.handle(Absolve(one.name, lambda _: None), now)
+            case _:
+                return Quit(signal.Signals(number).name)
+        return Status()  # nobody hears the answer
+
+
+_HEARD = (
+    signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGURG, signal.SIGCHLD
+)  # fmt: skip
 
 
 def reign(
@@ -68,8 +91,13 @@ def reign(
     ConfigError when a socket cannot be bound or the front cannot be started; then nothing was started.
     """
     setproctitle("pyemperor emperor")
-    style = scenario.emperor.log_style
-    log_to_stderr(style, level=log_level(link is not None))
+    with settled(scenario.emperor, level=log_level(link is not None)) as process:
+        return _reign(scenario, link, begun, process)
+
+
+def _reign(
+    scenario: Scenario, link: socket.socket | None, begun: Callable[[SocketVault], None], process: Settled
+) -> int:
     sources = [source_of(uri, scenario.emperor) for uri in scenario.emperor.emperor]
     vault = SocketVault()
     front = None
@@ -80,7 +108,7 @@ def reign(
         if scenario.front.kind == "nginx":
             front = Nginx(scenario.vassals, str(scenario.front.listen))
         begun(vault)
-        return _rule(scenario, style, vault, link, sources)
+        return _rule(scenario, vault, link, sources, process)
     finally:
         if front is not None:
             front.stop()
@@ -113,14 +141,15 @@ def _look_at_mounts(vassal: Vassal) -> None:
 
 def _rule(
     scenario: Scenario,
-    style: str,
     vault: SocketVault,
     link: socket.socket | None,
     sources: Sequence[Source],
+    process: Settled,
 ) -> int:
     def host(actor: Overseer) -> ImperialForkHost:
         level = log_level(link is not None)
         module = "pyemperor.cli.fork_server"
+        style = scenario.emperor.log_style
         command = [sys.executable, "-P", "-m", module, "{fd}", style, level, *registered()]
         return ImperialForkHost(actor.actor_inbox, None, vault.fds, command=command)
 
@@ -130,8 +159,11 @@ def _rule(
     inbox = emperor.actor_inbox
     if link is not None:
         journal.up = Pipe(inbox, link, lambda message, _: FromParent(message), ParentLost).send
-    watch_signals(inbox, _signalled, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD)
+    watch_signals(inbox, _Signals(emperor), *_HEARD)
     stop_monitor = _watch_vassals(emperor, scenario, sources)
+    if process.control is not None:
+        Control.start(Threads(), emperor.actor_ref, process.control)  # whoever waits there hears when we are gone
+    process.up_with(inbox)
     emperor.run_here()
     stop_monitor()
     if emperor.failure is not None:
@@ -163,7 +195,7 @@ def _watch_vassals(emperor: Emperor, scenario: Scenario, sources: Sequence[Sourc
 
 def _touch_files(vassal: Vassal) -> Sequence[str]:
     """The files whose touching reloads the vassal."""
-    return [*getattr(vassal, "touch_reload", ()), *getattr(vassal, "touch_chain_reload", ())]
+    return [*vassal.touch_reload, *vassal.touch_chain_reload]
 
 
 def main(arguments: list[str]) -> int:

@@ -71,6 +71,10 @@ class Accepting(Message, frozen=True, tag="accepting"):
     """The child has served its first request (uWSGI's loyalty, byte 17)."""
 
 
+class Renew(Message, frozen=True, tag="renew"):
+    """An operator wants this vassal reloaded (SIGHUP to its master)."""
+
+
 # ---- a parent to its child --------------------------------------------------------------------------
 
 
@@ -253,4 +257,6 @@ class Office(Message, frozen=True, tag="office"):
 
 #: What an office socket (a link to the fork server) carries.
 OfficeMessage = Fork | Kill | Adopt | Forked | ForkFailed | Exited
-LinkMessage = Ready | NotReady | Extend | Beat | Alive | Accepting | Probe | Stop | Trace | Inject | Office
+LinkMessage = (
+    Ready | NotReady | Extend | Beat | Alive | Accepting | Renew | Probe | Stop | Trace | Inject | Office
+)

@@ -170,6 +170,8 @@ class Vassal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     chdir: str = _default("vassal", "chdir")
     env: tuple[tuple[str, str], ...] = _default("vassal", "env")
     disable_logging: bool = _default("vassal", "disable-logging")
+    touch_reload: tuple[str, ...] = _default("vassal", "touch-reload")
+    touch_chain_reload: tuple[str, ...] = _default("vassal", "touch-chain-reload")
     logto: str = _default("vassal", "logto")
     logto2: str = _default("vassal", "logto2")
     log_maxsize: int = _default("vassal", "log-maxsize")

@@ -131,7 +131,7 @@ def load_scenario(
     scale = scale_of(values, report.at("parameters"))
     table = fill(raw, values, report)
     parts = defaults(_FILE) | read(_FILE, table, report)
-    if table.get("vassal", []) == []:
+    if table.get("vassal", []) == [] and not parts["emperor"].get("emperor"):
         report.problem("no vassal", "[[vassal]]")
     supervision = supervision_from(parts["supervision"], report.at("supervision"), scale=scale)
     vassals = list(_vassals(parts["vassal"], report, base, scale, supervision))

@@ -86,10 +86,11 @@ PROCESSES: tuple[Option, ...] = (
                                   ("cheaper-rss-limit-soft", MEGABYTES, "start no more above this memory"),
                                   ("cheaper-rss-limit-hard", MEGABYTES, "end workers above this memory"))),
     # reloading
+    Option("vassal", "touch-reload", PATH, (), "reload the vassal when this file is touched", repeat=True),
+    Option("vassal", "touch-chain-reload", PATH, (), "the same: the new workers start beside the old ones",
+           repeat=True),
     *(planned("vassal", name, PATH, meaning, repeat=True, why="touch the vassal's file, or pyemperor reload NAME")
-      for name, meaning in (("touch-reload", "reload the vassal when this file is touched"),
-                            ("touch-workers-reload", "replace the workers when this file is touched"),
-                            ("touch-chain-reload", "replace the workers one by one when this file is touched"),
+      for name, meaning in (("touch-workers-reload", "replace the workers when this file is touched"),
                             ("fs-reload", "reload when this file or folder changes"))),
     planned("vassal", "touch-exec", TEXT, "run a command when a file is touched: file command", repeat=True),
     planned("vassal", "touch-signal", TEXT, "raise a uwsgi signal when a file is touched", repeat=True),
