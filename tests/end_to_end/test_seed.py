@@ -53,6 +53,7 @@ END
 ip link set lo up
 cp /etc/nginx/uwsgi_params /run/
 "$@" run /etc/uwsgi/emperor.ini
+timeout 20 tail -n +1 -F /var/log/uwsgi_emperor.log | grep -m 1 'ready to accept requests'
 nginx -c /run/nginx.conf
 curl -sS -m 10 http://127.0.0.1:8000/cgi-bin/who.cgi
 curl -sS -m 10 -o /dev/null -w '%{http_code}\n' http://127.0.0.1:8000/cgi-bin/missing.cgi
