@@ -540,7 +540,7 @@ class Exchange:
         if limit == "begin":
             said, option = f"did not begin its response within {script.first_byte:g} s", "cgi-first-byte-timeout"
         else:
-            said, option = f"did not end within {script.total:g} s", "cgi-total-timeout"
+            said, option = f"did not end within {script.total:g} s", "cgi-total-timeout` or `harakiri"
         raise ScriptError(f"{script.name} {said} and was ended", status=504, remedy=f"raise `{option}`")
 
     def _tick_at(self, now: float) -> None:

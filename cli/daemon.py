@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
 from pyemperor.actors.actor import Inbox
-from pyemperor.cli.blame import blaming, problem
+from pyemperor.cli.blame import blaming
 from pyemperor.cli.control_socket import control_socket
 from pyemperor.cli.identity import Identity, identity_of
 from pyemperor.cli.log_options import file_of
@@ -75,20 +75,12 @@ def settled(options: EmperorOptions, *, level: str = "INFO") -> Iterator[Settled
         control = stack.enter_context(control_socket(options, identity))
         if identity is not None:
             identity.take()
-            _look_at_python(options)
         if options.chdir:
             with blaming("chdir", options.chdir):
                 os.chdir(options.chdir)
         pids.write("pidfile2")
         pids.write("emperor_pidfile")
         yield Settled(control, pids, parent)
-
-
-def _look_at_python(options: EmperorOptions) -> None:
-    """Whoever we are now must be able to start the fork server."""
-    if not os.access(sys.executable, os.X_OK):
-        found = f"{options.uid or options.gid} may not run {sys.executable}"
-        raise problem("uid", found, "install PyEmperor where everybody may read it, such as /opt/pyemperor")
 
 
 class _PidFiles:

@@ -31,6 +31,7 @@ from pyemperor.actors.monitor_files import VassalFiles
 from pyemperor.actors.overseer import Overseer
 from pyemperor.actors.pipe import Pipe
 from pyemperor.actors.superior import FromParent, ParentLost
+from pyemperor.cli.blame import problem
 from pyemperor.cli.configuration import vassal_and_warnings
 from pyemperor.cli.daemon import Settled, settled
 from pyemperor.cli.front import Nginx
@@ -98,6 +99,7 @@ def reign(
 def _reign(
     scenario: Scenario, link: socket.socket | None, begun: Callable[[SocketVault], None], process: Settled
 ) -> int:
+    _look_at_python(scenario.emperor)
     sources = [source_of(uri, scenario.emperor) for uri in scenario.emperor.emperor]
     vault = SocketVault()
     front = None
@@ -113,6 +115,13 @@ def _reign(
         if front is not None:
             front.stop()
         vault.close()
+
+
+def _look_at_python(options: EmperorOptions) -> None:
+    """Whoever we are now must be able to start the fork server."""
+    if not os.access(sys.executable, os.X_OK):
+        found = f"{options.uid or options.gid} may not run {sys.executable}"
+        raise problem("uid", found, "install PyEmperor where everybody may read it, such as /opt/pyemperor")
 
 
 def source_of(uri: str, options: EmperorOptions) -> Source:

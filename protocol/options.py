@@ -163,6 +163,7 @@ class Vassal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     threads: int = _default("vassal", "threads")
     #: As asked for; what is sent is at most a third of the Emperor's tolerance. 0: none.
     heartbeat: float = _default("vassal", "heartbeat")
+    harakiri: float = _default("vassal", "harakiri")
     worker_reload_mercy: float = _default("vassal", "worker-reload-mercy")
     #: Name or number; "" leaves it.
     uid: str = _default("vassal", "uid")

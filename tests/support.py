@@ -27,6 +27,8 @@ PYTHON = f"#!{sys.executable} -IS\n"
 
 Record = dict[str, Any]
 
+#: Several Emperors run at a time, and the default path can be only one's.
+_ALONE = 'control-socket = "none"\n'
 _USUAL = ("INFO", "WARNING", "NGINX")
 _NGINX = re.compile(rb"\d{4}/\d\d/\d\d [0-9:]{8} \[")
 
@@ -46,7 +48,7 @@ class Server:
         become_subreaper()  # whatever escapes the tree becomes a child of this process, where stop() looks
         self.port = free_port()
         scenario = folder / "scenario.toml"
-        scenario.write_text(f'[parameters]\nport = "{self.port}"\n[emperor]\nlog-style = "json"\n{text}')
+        scenario.write_text(f'[parameters]\nport = "{self.port}"\n[emperor]\nlog-style = "json"\n{_ALONE}{text}')
         self.folder = folder
         self._lines: list[Record] = []
         self._news = threading.Condition()

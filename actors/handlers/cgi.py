@@ -60,6 +60,7 @@ class _Cgi:
         path = os.fsdecode(self._base[b"PATH"])
         self._helpers = [(helper.ext.encode(), _command(helper, path)) for helper in vassal.cgi_helper]
         self._confinement = Confinement(vassal)
+        self._total = min(filter(None, (vassal.cgi_total_timeout, vassal.harakiri)), default=0.0)
 
     def __call__(self, request: Request) -> Script | bytes:
         path = request_path(request.variables)
@@ -135,7 +136,7 @@ class _Cgi:
             script_name.decode("utf-8", "backslashreplace"),
             options.cgi_timeout,
             first_byte=options.cgi_first_byte_timeout,
-            total=options.cgi_total_timeout,
+            total=self._total,
             head_limit=options.cgi_buffer_size,
             redirect=options.cgi_local_redirect,
             persistent=options.cgi_do_not_kill_on_error,

@@ -64,8 +64,8 @@ PROCESSES: tuple[Option, ...] = (
       for name in ("reload-on-exception", "reload-on-exception-type", "reload-on-exception-value",
                    "reload-on-exception-repr")),
     # time limits of requests
-    planned("vassal", "harakiri", TIME, "end a request that takes longer; 0: never",
-            why="cgi-timeout ends a script that is silent, cgi-total-timeout one that takes too long"),
+    Option("vassal", "harakiri", TIME, 0.0, "end the script of a request that takes longer, and nothing else; "
+           "0: never"),
     planned("vassal", "harakiri-verbose", FLAG, "log more when a request is ended"),
     planned("vassal", "harakiri-graceful-timeout", TIME, "time between the signal and SIGKILL"),
     planned("vassal", "harakiri-graceful-signal", COUNT, "signal before SIGKILL"),

@@ -61,8 +61,21 @@ def test_a_script_that_talks_for_ever_is_cut(limits: Site) -> None:
     answer, seconds = timed(lambda: limits.uwsgi(path))
     assert (answer.status, answer.cut) == (200, True)
     assert 0.8 <= seconds < 3
-    assert limits.logged(path)["remedy"] == "raise `cgi-total-timeout`"
+    assert limits.logged(path)["remedy"] == "raise `cgi-total-timeout` or `harakiri`"
     assert all(gone(pid) for pid in pids(limits, "pid"))
+
+
+def test_harakiri_ends_the_script_and_not_its_neighbour(tmp_path: Path) -> None:
+    """uWSGI's harakiri kills the worker with every request in it; here the slow one ends alone."""
+    for site in site_with(tmp_path, "harakiri = 1\nthreads = 2"):
+        (worker, other) = site.server.workers("limits")
+        slow = site.script("slow.cgi", f"echo slow $$ >&2; {HELLO}; while :; do sleep 0.1; done")
+        with connect(site.socket) as sock:
+            sock.sendall(packet(slow))
+            assert site.uwsgi(site.script("quick.cgi", f"sleep 0.5; {HELLO}")).text == "hello"
+            assert read_to_end(sock).cut
+        assert all(gone(pid) for pid in pids(site, "slow"))
+        assert site.server.workers("limits") == [worker, other]
 
 
 def test_a_script_within_its_limits_is_left_alone(limits: Site) -> None:

@@ -95,7 +95,7 @@ def test_a_daemons_life(daemon: Daemon) -> None:
 
     pid = daemon.pid
     stopped = daemon.ask("stop")
-    assert (stopped.returncode, stopped.stdout) == (0, "the Emperor is gone, and 1 vassals with it\n")
+    assert (stopped.returncode, stopped.stdout) == (0, "the Emperor is gone, and 1 vassal with it\n")
     assert gone(pid)
     assert not daemon.pidfile.exists()
     assert not daemon.socket.exists()

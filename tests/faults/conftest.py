@@ -89,7 +89,8 @@ def serve(folder: Path) -> Iterator[Serve]:
             VASSAL.format(name=name) + textwrap.dedent(options)
             for name, options in (vassals or {"app": ""}).items()
         ]
-        text = "\n".join(['[emperor]\nlog-style = "json"', textwrap.dedent(emperor), *tables])
+        table = '[emperor]\nlog-style = "json"\ncontrol-socket = "none"'
+        text = "\n".join([table, textwrap.dedent(emperor), *tables])
         (folder / "s.toml").write_text(text)
         servers.append(Server(folder, linked=linked))
         return servers[-1]

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pyemperor.actors.linux import living_descendants
+from pyemperor.actors.linux import living_descendants, process_state
 from pyemperor.protocol.frames import FrameDecoder, encode
 from pyemperor.protocol.messages import Inject, Trace
 
@@ -248,6 +248,11 @@ class Server:
             self._link.close()
         assert self.process.stderr is not None
         self.process.stderr.close()
+
+
+def ended(pid: int) -> bool:
+    """Whether nothing of ``pid`` runs any more; who has died may still wait to be reaped."""
+    return process_state(pid)[0] in "XZ"
 
 
 def await_end(pid: int, seconds: float = PATIENCE) -> None:

@@ -31,7 +31,7 @@ from pyemperor.protocol.messages import (
     Ready,
 )
 from pyemperor.protocol.options import Supervision, Vassal
-from tests.faults.rig import PATIENCE, await_end
+from tests.faults.rig import PATIENCE, await_end, ended
 
 ROOT = Path(__file__).parents[2]
 A = TypeVar("A", bound=Message)
@@ -361,7 +361,7 @@ def test_a_child_may_be_gone_before_its_birth_is_told(machine: Machine) -> None:
     child.tell("exit 0")
     forked, (child.pidfd,) = machine.emperor.receive(Forked, child.id)
     assert machine.emperor.end(child) == Exited(child.id, 0)
-    assert not os.path.exists(f"/proc/{forked.pid}")
+    assert ended(forked.pid)
 
 
 # ---- killing ------------------------------------------------------------------------------------------------
@@ -429,7 +429,7 @@ def test_everything_can_be_killed_at_once(machine: Machine) -> None:
     assert machine.process.wait(PATIENCE) == 0
     for child in crowd:
         assert select.select([child.pidfd], [], [], 0)[0]
-    assert not os.path.exists(f"/proc/{hidden}")
+    assert ended(hidden)
 
 
 # ---- the fork server itself ---------------------------------------------------------------------------------

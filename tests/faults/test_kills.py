@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pyemperor.actors.linux import zombies
-from tests.faults.rig import Serve, Server, Traffic, await_end
+from tests.faults.rig import Serve, Server, Traffic, await_end, ended
 
 QUICK = """
 [vassal.supervision]
@@ -67,7 +67,7 @@ def test_a_master_that_does_not_hear_is_killed_with_its_workers(serve: Serve) ->
     server.until(actor="master:app", event="kill", reason="its mercy is over")
     assert server.over(5) == 0
     assert held.answer() == (0, "")
-    assert not os.path.exists(f"/proc/{script}")
+    assert ended(script)
 
 
 def test_a_worker_that_does_not_hear_is_killed_when_its_mercy_is_over(serve: Serve) -> None:
@@ -112,7 +112,7 @@ def test_workers_of_a_killed_master_do_not_outlive_their_mercy(serve: Serve) -> 
     server.until(actor="worker:app/1", event="request", status=503)
     assert server.get()[0] == 200
     assert server.stop() == 0
-    assert not os.path.exists(f"/proc/{script}")
+    assert ended(script)
 
 
 def test_a_stopped_orphan_is_killed_by_the_fork_server(serve: Serve) -> None:
@@ -217,7 +217,7 @@ def test_when_the_emperor_is_killed_all_is_gone_within_mercy_and_the_next_takes_
     server.signal("emperor", signal.SIGKILL)
     assert server.over(8) == -signal.SIGKILL
     assert held.answer()[0] == 503
-    assert not os.path.exists(f"/proc/{script}")
+    assert ended(script)
     assert (server.folder / "app.http").is_socket(), "there was nobody to remove it"
     successor = serve({"app": QUICK})
     successor.ready("master:app")
@@ -236,7 +236,7 @@ def test_a_second_sigterm_ends_everything_at_once(serve: Serve) -> None:
     server.signal("emperor", signal.SIGTERM)
     assert server.over(3) == 0
     assert held.answer()[0] in (0, 503)
-    assert not os.path.exists(f"/proc/{script}")
+    assert ended(script)
 
 
 @pytest.mark.parametrize(
@@ -369,7 +369,7 @@ def test_orphans_of_a_dead_fork_server_are_gone_at_the_end(serve: Serve) -> None
     server.ready("master:app")
     assert server.stop(10) == 0
     held.answer()
-    assert not os.path.exists(f"/proc/{hidden}")
+    assert ended(hidden)
 
 
 def zombies_of(server: Server) -> list[int]:

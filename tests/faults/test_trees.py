@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pyemperor.actors.linux import children, living_descendants
-from tests.faults.rig import PATIENCE, Serve, Server, await_end
+from tests.faults.rig import PATIENCE, Serve, Server, await_end, ended
 
 MERCY = """
 processes = 1
@@ -100,7 +100,7 @@ def test_a_script_that_hid_itself_ends_with_its_worker(serve: Serve, victim: str
     elif victim == "worker:app/1":
         gone = server.until(actor=victim, event="exit", pid=worker)
         assert "2 processes left behind and killed" in gone["reason"]
-        assert not os.path.exists(f"/proc/{hidden}")
+        assert ended(hidden)
     await_end(hidden, 8)
     assert held.answer()[0] in (0, 503)
     if victim != "emperor":
@@ -117,7 +117,7 @@ def test_a_script_that_hid_itself_ends_with_the_server(serve: Serve) -> None:
     assert held.answer() == (200, "escaped\n")
     assert os.path.exists(f"/proc/{hidden}"), "the request is over, what it started is not"
     assert server.stop() == 0
-    assert not os.path.exists(f"/proc/{hidden}")
+    assert ended(hidden)
 
 
 def test_a_master_that_dies_while_everything_ends(serve: Serve) -> None:
@@ -130,7 +130,7 @@ def test_a_master_that_dies_while_everything_ends(serve: Serve) -> None:
     server.signal("master:app", signal.SIGKILL)
     assert server.over(8) == 0
     assert held.answer()[0] in (0, 503)
-    assert not os.path.exists(f"/proc/{hidden}")
+    assert ended(hidden)
 
 
 def test_everything_killed_but_one_worker(serve: Serve) -> None:

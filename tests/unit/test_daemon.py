@@ -41,10 +41,10 @@ try:
             raise RuntimeError("it does not work")
         if sys.argv[2] == "dies":
             os._exit(3)
-        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         emperor.up()
         logger.info("up")
-        signal.pause() if sys.argv[2] == "waits" else None
+        signal.sigwait({signal.SIGTERM}) if sys.argv[2] == "waits" else None
 except ConfigError as error:
     print(error, file=sys.stderr)
     sys.exit(1)
@@ -60,6 +60,7 @@ def folder() -> Iterator[Path]:
 
 
 def run(what: str, **options: object) -> "subprocess.CompletedProcess[str]":
+    options.setdefault("control_socket", "none")  # that of the system is another Emperor's
     command = [sys.executable, "-P", "-c", EMPEROR, encoded(options), what]
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.PIPE)
 

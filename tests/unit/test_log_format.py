@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -107,13 +108,13 @@ def test_ftime_is_written_as_log_date_says() -> None:
 def test_addr_may_be_the_one_that_a_proxy_forwards_for() -> None:
     line = compile_format("%(addr)", x_forwarded_for=True)
     assert line(REQUEST) == "198.51.100.3\n"
-    direct = replace(OUTCOME, request=wires.Request(9, 0, {b"REMOTE_ADDR": b"192.0.2.7"}, 0))
+    direct = msgspec.structs.replace(OUTCOME, request=wires.Request(9, 0, {b"REMOTE_ADDR": b"192.0.2.7"}, 0))
     assert line(replace(REQUEST, outcome=direct)) == "192.0.2.7\n"
 
 
 @pytest.mark.parametrize(("number", "name"), [(9, "SIGKILL"), (40, "SIGRTMIN+6"), (34, "SIGRTMIN")])
 def test_a_script_that_was_killed_has_a_signal_and_no_exit_code(number: int, name: str) -> None:
-    killed = replace(OUTCOME, ending=Ending(-1, number, 0.0, 0))
+    killed = msgspec.structs.replace(OUTCOME, ending=Ending(-1, number, 0.0, 0))
     assert said("%(exit) %(signal)", replace(REQUEST, outcome=killed)) == f"- {name}"
 
 
@@ -122,7 +123,7 @@ def test_a_request_that_no_script_served() -> None:
     for name in {*EXPECTED, *MEMORY}:
         assert re.fullmatch(r"-|[\w :/+.]+", said(f"%({name})", ping)), name
     assert said("%(msecs) %(uri) %(cl) %(exit) %(script_pid)", ping) == "0 - 0 - -"
-    left = replace(OUTCOME, status=499)
+    left = msgspec.structs.replace(OUTCOME, status=499)
     assert said("%(werr) %(rerr) %(ioerr)", replace(REQUEST, outcome=left)) == "1 0 1"
 
 
@@ -131,7 +132,7 @@ def test_a_request_that_no_script_served() -> None:
 def test_nobody_can_forge_a_line_or_leave_his_quotes(value: bytes) -> None:
     known = wires.Request(9, 0, {b"HTTP_USER_AGENT": value, b"X": value}, 0)
     line = compile_format('{"agent": "%(uagent)", "x": "%(var.X)", "end": %(status)}')(
-        replace(REQUEST, outcome=replace(OUTCOME, request=known))
+        replace(REQUEST, outcome=msgspec.structs.replace(OUTCOME, request=known))
     )
     assert line[:-1].isprintable()
     told = json.loads(line)
