@@ -179,6 +179,29 @@ def test_sighup_reloads_every_vassal(serve: Serve, vassals: Path) -> None:
     assert server.stop() == 0
 
 
+def test_sighup_to_a_master_reloads_its_vassal_alone(serve: Serve, vassals: Path) -> None:
+    server = serving(serve, vassals)
+    kept = server.pid("master:still")
+    server.signal("master:app", signal.SIGHUP)
+    server.until(actor="master:app", event="reloaded")
+    assert server.get() == (200, "hello \n")
+    assert server.pid("master:still") == kept
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("option", ["touch-reload", "touch-chain-reload"])
+def test_a_touched_file_reloads_its_vassal(serve: Serve, vassals: Path, option: str) -> None:
+    touched = vassals.parent / "reload-me"
+    touched.touch()
+    server = serving(serve, vassals, f'{option} = "{touched}"\n')
+    old = server.pid("master:app")
+    os.utime(touched)
+    server.until(actor="master:app", event="reloaded")
+    server.until(actor="master:app", event="exit", pid=old)
+    assert server.get() == (200, "hello \n")
+    assert server.stop() == 0
+
+
 # ---- what cannot take over ----------------------------------------------------------------------------------
 
 
