@@ -84,7 +84,7 @@ def _begun(scenario: Scenario, listening: Listening | None) -> _Begun:
     rows = tuple(_row(vassal) for vassal in vassals)
     if front:
         rows = (_Row("nginx", "in front", (f"{front} (http)",), ()), *rows)
-    watched = tuple(_Row("vassals", f"of {uri}", (), ()) for uri in scenario.emperor.emperor)
+    watched = tuple(_Row("watching", uri, (), ()) for uri in scenario.emperor.emperor)
     return _Begun(scenario.name, scenario.description, (*rows, *watched), tuple(tries), tuple(blocks))
 
 

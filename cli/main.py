@@ -172,13 +172,13 @@ def _imperial(file: str | None, folders: list[str]) -> Scenario | None:
     try:
         if file is None:
             if not folders:
-                problem = Problem("command line", 0, "", "nothing to run", "name a FILE, or --emperor DIR")
+                problem = Problem("command line", 0, "", "nothing to run", remedy="name a FILE, or --emperor DIR")
                 raise ConfigError(problem)
             return Scenario("emperor", (), emperor=EmperorOptions(emperor=tuple(folders)))
         if kind_of(file) == "scenario":
             if folders:
                 found = "a scenario names its folders itself"
-                raise ConfigError(Problem("command line", 0, "--emperor", found, '[emperor] emperor = "DIR"'))
+                raise ConfigError(Problem("command line", 0, "--emperor", found, remedy='[emperor] emperor = "DIR"'))
             return None
         scenario = run_by(file)
     except ConfigError as error:
