@@ -13,6 +13,7 @@ from bench.cost import memory, start
 from bench.peers import PeerError
 from bench.process import Late
 from bench.recovery import master, worker
+from bench.reload import reloads
 from bench.report import conditions, draw, show, write_json
 from bench.result import Plan, Result
 from bench.site import OUT, Site
@@ -24,11 +25,12 @@ MEASUREMENTS: dict[str, Callable[[Site, Plan], Result]] = {
     "warm": warm,
     "worker": worker,
     "master": master,
+    "reload": reloads,
     "memory": memory,
     "start": start,
     "bodies": bodies,
 }
-QUICK = Plan(rounds=2, wrk_hello=1, wrk_script=1, kills=2, rare_kills=1, idle=5)
+QUICK = Plan(rounds=2, wrk_hello=1, wrk_script=1, kills=2, rare_kills=1, idle=5, reloading=8)
 PACKAGES = {"nginx": "nginx-light", "uwsgi": "uwsgi-core", "fcgiwrap": "fcgiwrap", "wrk": "wrk", "gcc": "gcc"}
 
 

@@ -61,6 +61,10 @@ class Peer:
         """Return the command line."""
         raise NotImplementedError
 
+    def reload(self) -> None:
+        """Have the Emperor reload its vassal, and do not wait for it."""
+        raise NotImplementedError
+
     def crowd(self, neighbours: int) -> None:
         """Give the Emperor so many more vassals, of CROWD_WORKERS workers each."""
         raise NotImplementedError
@@ -213,6 +217,9 @@ class UwsgiEmperor(Uwsgi):
     def command(self) -> list[str]:
         return ["uwsgi", "--emperor", str(self.ini.parent)]
 
+    def reload(self) -> None:
+        os.utime(self.ini)
+
     def crowd(self, neighbours: int) -> None:
         for number in range(1, neighbours + 1):
             text = self.ini.read_text().replace(str(self.socket), str(self.home / f"{number}.sock"))
@@ -261,6 +268,9 @@ disable-logging = true
         if program is None:
             raise PeerError("no pyemperor command: install it with pip install -e .")
         return [program, "run", str(self.toml)]
+
+    def reload(self) -> None:
+        os.kill(self.root, signal.SIGHUP)
 
     def crowd(self, neighbours: int) -> None:
         with self.toml.open("a") as file:

@@ -98,5 +98,6 @@ class Plan:
     #: Kills in the less usual situations.
     rare_kills: int = 3
     idle: float = 20
+    reloading: float = 15
     #: Also what takes long: bodies of 1 GB and a cold Python script.
     full: bool = False

@@ -178,7 +178,8 @@ def _imperial(file: str | None, folders: list[str]) -> Scenario | None:
         if kind_of(file) == "scenario":
             if folders:
                 found = "a scenario names its folders itself"
-                raise ConfigError(Problem("command line", 0, "--emperor", found, remedy='[emperor] emperor = "DIR"'))
+                remedy = '[emperor] emperor = "DIR"'
+                raise ConfigError(Problem("command line", 0, "--emperor", found, remedy=remedy))
             return None
         scenario = run_by(file)
     except ConfigError as error:
