@@ -7,10 +7,11 @@ from typing import Any, Protocol
 from pyemperor.actors.actor import Down, System
 from pyemperor.actors.administration import Dismiss, Govern, Outcome, Refuse, Reload, Stop
 from pyemperor.actors.detector import Lease, beat_interval
+from pyemperor.actors.generations import Sockets
 from pyemperor.actors.host import Host, HostClosed, HostLost
 from pyemperor.actors.journal import Journal
 from pyemperor.actors.overseer import Overseer
-from pyemperor.actors.realm import Realm, Sockets
+from pyemperor.actors.realm import Realm
 from pyemperor.actors.superior import FromParent, ParentLost
 from pyemperor.actors.supervision.restart import Budget
 from pyemperor.protocol.messages import Birth, Inject
@@ -161,12 +162,12 @@ class Emperor(Realm):
     def _too_late(self, message: Govern | Refuse | Dismiss | Reload) -> Any:
         if not isinstance(message, Reload):
             return None
-        asked = self._asked([message.name or "emperor"], message.answer)
+        asked = self._asked(1, message.answer)
         asked.note(Outcome(message.name or "emperor", False, "everything is being stopped"))
         return asked.future
 
     def _stop_all(self, stop: Stop) -> Any:
-        asked = self._asked(self._provinces, stop.answer)
+        asked = self._asked(len(self._provinces), stop.answer)
         for name in self._provinces:
             asked.note(Outcome(name, True, "it is being stopped"))
         self._quit("asked to stop")

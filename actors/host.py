@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from loguru import logger
+from pykka._envelope import Envelope
 
 from pyemperor.actors.actor import Inbox
 from pyemperor.actors.detector import Evidence
@@ -133,8 +134,14 @@ class ForkHost:
             case ForkFailed(errno=errno, reason=reason):
                 return self._drop(answer.id, errno, reason)
             case Exited(code=code, signal=number, swept=swept, left=left):
+                self._hear_out(process)
                 return Died(process.key, code, number, swept, left)
         return None
+
+    def _hear_out(self, process: _Process) -> None:
+        """Deliver what a dead child has said before the news of its death, which may have overtaken it."""
+        for said in process.link.rest():
+            self.inbox.put(Envelope(said))
 
     def _lost(self, _reason: str) -> object:
         """The fork server is gone: from here on a child's death is read from its pidfd."""
@@ -149,6 +156,7 @@ class ForkHost:
     def _gone_unseen(self, process: _Process) -> Callable[[int], Iterable[object]]:
         def source(_mask: int) -> Iterable[object]:
             self.inbox.unwatch(process.pidfd)
+            self._hear_out(process)
             try:
                 # The Emperor has inherited the children of a dead fork server; a master has not.
                 found = os.waitid(os.P_PIDFD, process.pidfd, os.WEXITED | os.WNOHANG)

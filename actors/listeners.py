@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from loguru import logger
 
 from pyemperor.actors.actor import Inbox
+from pyemperor.actors.doorbell import SocketDoorbell
 from pyemperor.actors.exchange import Exchange
 from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.options import Vassal
@@ -92,6 +93,10 @@ class SocketVault:
     def fds(self, claim: str) -> list[int]:
         """The sockets of ``claim``, in the order of ``Vassal.addresses``."""
         return [bound.sock.fileno() for bound in self._bounds(claim)]
+
+    def doorbell(self, claim: str) -> SocketDoorbell:
+        """What rings when a connection waits at a socket of ``claim``."""
+        return SocketDoorbell(self.fds(claim))
 
     def addresses(self, claim: str) -> list[tuple[str, int] | str]:
         """Where ``claim`` really listens (a port 0 has become a number)."""

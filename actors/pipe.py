@@ -143,6 +143,10 @@ class Pipe:
             carried, self._fds = self._fds, carried
         return carried
 
+    def rest(self) -> Iterable[object]:
+        """What a peer that is dead has left to be read: everything, since nothing more can come."""
+        return self._ready(select.EPOLLIN) if self._sock.fileno() >= 0 else ()
+
     def unread(self) -> int:
         """Bytes of ours that the peer has not read (SIOCOUTQ), 0 when the link is closed."""
         if self._sock.fileno() < 0:

@@ -1,12 +1,14 @@
 """What the Emperor knows of one vassal, and of those who asked for something about it."""
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pykka
 
 from pyemperor.actors.administration import Answer, Govern, Outcome, VassalStatus
+from pyemperor.actors.doorbell import Doorbell
 from pyemperor.actors.overseer import Child
 from pyemperor.actors.succession import Succession
 from pyemperor.protocol.messages import Beat, State
@@ -14,23 +16,23 @@ from pyemperor.protocol.options import Vassal
 
 
 class Asked:
-    """A request about some vassals: collects the outcomes, and answers with the last of them."""
+    """A request about ``count`` vassals: collects the outcomes, and answers with the last of them."""
 
-    def __init__(self, names: Iterable[str], answer: Answer | None, future: "pykka.Future[Any]") -> None:
+    def __init__(self, count: int, answer: Answer | None, future: "pykka.Future[Any]") -> None:
         self.future = future
         self._answer = answer
-        self._left = set(names)
+        self._left = count
         self._outcomes: list[Outcome] = []
         self._answer_if_over()
 
     def note(self, outcome: Outcome) -> None:
-        """Take in what became of one of them."""
-        self._left.discard(outcome.name)
+        """Take in what became of one of them, which may have another name by now."""
+        self._left -= 1
         self._outcomes.append(outcome)
         self._answer_if_over()
 
     def _answer_if_over(self) -> None:
-        if not self._left:
+        if self._left == 0:
             self._outcomes.sort(key=lambda outcome: outcome.name)
             self.future.set(self._outcomes)
             if self._answer is not None:
@@ -50,8 +52,10 @@ class Province:
     unbound: Govern | None = None
     #: By generation, the id of its group and of its child, which is its claim to the sockets too.
     claims: dict[int, str] = field(default_factory=dict)
-    #: The claim of the generation that begins next.
+    #: The claim of the generation that begins next, which has the sockets already; "" when none does.
     next_claim: str = ""
+    #: Rings when a connection waits for a vassal that sleeps.
+    doorbell: Doorbell | None = None
     #: When the generation that rises must be ready.
     trial_until: float = 0.0
     reloads: list[Asked] = field(default_factory=list)
@@ -83,6 +87,37 @@ class Province:
     def _state(self, child: Child | None) -> str:
         if child is not None:
             return child.state
+        if self.succession.asleep:
+            return "SLEEPING"
         if self.succession.halted:
             return "STOPPED"
         return "REFUSED" if self.succession.refused else State.ABSENT
+
+
+class Turns:
+    """Whose turn it is to be reloaded when all are: ``at_a_time`` of them, each needs room for two generations."""
+
+    def __init__(self, at_a_time: int) -> None:
+        self._at_a_time = at_a_time
+        self._waiting: deque[Province] = deque()
+        self._taken: set[Province] = set()
+
+    def ask(self, provinces: Iterable[Province]) -> None:
+        """Have them take their turns; who waits already does so once."""
+        self._waiting.extend(one for one in provinces if one not in self._waiting)
+
+    def over(self, province: Province) -> None:
+        """Its turn is over, if it had one."""
+        self._taken.discard(province)
+
+    def next(self) -> Iterator[Province]:
+        """Those whose turn it is now."""
+        while self._waiting and len(self._taken) < self._at_a_time:
+            province = self._waiting.popleft()
+            if not province.succession.leaving:
+                self._taken.add(province)
+                yield province
+
+    def clear(self) -> None:
+        """Nobody waits any more."""
+        self._waiting.clear()

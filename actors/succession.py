@@ -3,12 +3,16 @@
 ::
 
     wanted ─► rising ─ ready ─► present ─ a newer one is ready ─► ending ─► gone
-                 └── fails ───────────────────────────────────────▲
+       │         └── fails ───────────────────────────────────────▲
+       └─► asleep ─ called ─► present ─ idle ─► asleep
 
 A generation is one configuration of the vassal, run by a master of its own. A new one rises beside the
 present one and takes over when it is ready; if it fails, the present one serves on. When there is none that
 serves, the newest is the present one at once, and is restarted by its own supervisor like any other child.
 The newest configuration wins: it ends one that still rises.
+
+A vassal that starts on demand has no generation until it is called, and again from when it is idle: it is asleep.
+One that fails is not: its supervisor has it, with its back-off, whoever calls.
 """
 
 from dataclasses import dataclass
@@ -61,7 +65,19 @@ class Gone:
     generation: int
 
 
-Event = Want | Unusable | Halt | Up | Down | Gone
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A connection waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """Nobody has asked the generation for anything for so long that it need not run."""
+
+    generation: int
+
+
+Event = Want | Unusable | Halt | Up | Down | Gone | Called | Quiet
 
 # ---- commands -------------------------------------------------------------------------------------------
 
@@ -99,13 +115,28 @@ class Forget:
     """Nothing of it is left, and nobody wants it."""
 
 
-Command = Begin | End | Settled | Stopped | Forget
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Wait for a connection on behalf of this configuration; ``Called`` follows."""
+
+    vassal: Vassal
+
+
+@dataclass(frozen=True, slots=True)
+class Rouse:
+    """Do not wait for a connection any more."""
+
+
+Command = Begin | End | Settled | Stopped | Forget | Sleep | Rouse
 
 
 class Succession:
     """The generations of one vassal. :meth:`handle` is the only way in; the attributes are to be read."""
 
-    __slots__ = ("_count", "_forget", "ending", "halted", "present", "refused", "rising", "up")
+    __slots__ = (
+        "_candidate", "_count", "_vassal", "asleep", "ending", "halted", "leaving", "present", "refused", "rising",
+        "up",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         #: The generation that serves, or is restarted until it does.
@@ -120,7 +151,13 @@ class Succession:
         self.refused = ""
         #: It was stopped, and not wanted since.
         self.halted = False
-        self._forget = False
+        #: Nobody wants it any more: it is forgotten when it is gone.
+        self.leaving = False
+        #: It runs when it is called.
+        self.asleep = False
+        #: The configuration of the present generation, or that it sleeps with; and of the rising one.
+        self._vassal: Vassal | None = None
+        self._candidate: Vassal | None = None
         self._count = 0
 
     @property
@@ -134,8 +171,7 @@ class Succession:
             case Want(vassal=vassal):
                 return self._want(vassal)
             case Unusable(why=why):
-                self.refused = why
-                return [Settled(why)]
+                return self._unusable(why)
             case Halt(forget=forget):
                 return self._halt(forget)
             case Up(generation=generation):
@@ -144,29 +180,69 @@ class Succession:
                 return self._fallen(generation, why)
             case Gone(generation=generation):
                 return self._gone(generation)
+            case Called():
+                return self._called()
+            case Quiet(generation=generation):
+                return self._quiet(generation)
 
     def _want(self, vassal: Vassal) -> list[Command]:
-        self.refused, self.halted, self._forget = "", False, False
-        commands = self._end_rising()
-        self._count += 1
+        self.refused, self.halted, self.leaving = "", False, False
+        waits = vassal.on_demand or (self.asleep and vassal.die_on_idle)
+        commands = [*self._rouse(), *self._end_rising()]
+        if self.present is None and waits:
+            return [*commands, *self._sleep(vassal), Settled()]
         trial = self.present is not None and self.up
-        if trial:
-            self.rising = self._count
-        else:
+        if not trial:
             commands += self._end_present()
-            self.present = self._count
-        return [*commands, Begin(self._count, vassal, trial)]
+        return [*commands, self._begin(vassal, trial)]
+
+    def _begin(self, vassal: Vassal, trial: bool) -> Begin:
+        self._count += 1
+        if trial:
+            self.rising, self._candidate = self._count, vassal
+        else:
+            self.present, self._vassal = self._count, vassal
+        return Begin(self._count, vassal, trial)
+
+    def _unusable(self, why: str) -> list[Command]:
+        if self.leaving:  # it is wanted again, if only it could
+            self.leaving = self.halted = False
+        self.refused = why
+        return [Settled(why)]
 
     def _halt(self, forget: bool) -> list[Command]:
-        self.halted, self._forget, self.refused = True, forget, ""
-        ended = [*self._end_rising(), *self._end_present()]
+        self.halted, self.leaving, self.refused = True, forget, ""
+        ended = [*self._rouse(), *self._end_rising(), *self._end_present()]
         return [*ended, Settled("it is being stopped"), *self._if_empty()]
+
+    # ---- on demand ------------------------------------------------------------------------------------------
+
+    def _called(self) -> list[Command]:
+        if not self.asleep or self._vassal is None:
+            return []
+        return [*self._rouse(), self._begin(self._vassal, trial=False)]
+
+    def _quiet(self, generation: int) -> list[Command]:
+        """What it has accepted meanwhile it finishes; whoever comes next wakes another."""
+        if generation != self.present or self.rising is not None or self._vassal is None:
+            return []
+        return [*self._end_present(), *self._sleep(self._vassal)]
+
+    def _sleep(self, vassal: Vassal) -> list[Command]:
+        self.asleep, self._vassal = True, vassal
+        return [Sleep(vassal)]
+
+    def _rouse(self) -> list[Command]:
+        asleep, self.asleep = self.asleep, False
+        return [Rouse()] if asleep else []
+
+    # ---- what becomes of a generation -----------------------------------------------------------------------
 
     def _risen(self, generation: int) -> list[Command]:
         if generation == self.rising:
             self.rising = None
             ended = self._end_present()
-            self.present, self.up = generation, True
+            self.present, self.up, self._vassal = generation, True, self._candidate
             return [*ended, Settled()]
         if generation == self.present and not self.up:
             self.up = True
@@ -211,4 +287,4 @@ class Succession:
     def _if_empty(self) -> list[Command]:
         if self.live:
             return []
-        return [Stopped(), Forget()] if self._forget else [Stopped()]
+        return [Stopped(), Forget()] if self.leaving else [Stopped()]

@@ -18,12 +18,20 @@ from pyemperor.protocol.dialect import Loaded, World, load
 from pyemperor.protocol.dialect.loader import SUFFIXES, split_section
 from pyemperor.protocol.dialect_options import emperor_of, vassal_of
 from pyemperor.protocol.errors import ConfigError, Problem
-from pyemperor.protocol.options import EmperorOptions, Vassal, emperor_from, supervision_from, vassal_from
+from pyemperor.protocol.options import (
+    Address,
+    EmperorOptions,
+    Vassal,
+    emperor_from,
+    supervision_from,
+    vassal_from,
+)
 from pyemperor.protocol.parameters import each_text
 from pyemperor.protocol.report import Report, in_file_order, show
 from pyemperor.protocol.scenario import Scenario
 from pyemperor.protocol.tables import NEEDLESS
 from pyemperor.protocol.toml_lines import parse_toml
+from pyemperor.protocol.values import ADDRESS
 
 Warnings = tuple[Problem, ...]
 _STARTED = time.time_ns() // 1000
@@ -62,14 +70,39 @@ def vassal_and_warnings(
 ) -> tuple[Vassal, Warnings]:
     """The vassal in a file, and what its user should know though it can be used."""
     name = os.path.splitext(os.path.basename(split_address(path)[0]))[0]
+    called_at = address_on_demand(path, emperor) if emperor is not None else None
     if _is_toml(path):
-        vassal, warnings = _toml_vassal(path, name)
+        vassal, warnings = _toml_vassal(path, name, called_at)
     else:
-        vassal, warnings = vassal_of(_loaded(path, emperor, reloading), path, name=name, base=_folder(path))
+        loaded = _loaded(path, emperor, reloading)
+        vassal, warnings = vassal_of(loaded, path, name=name, base=_folder(path), called_at=called_at)
     if missing := missing_tools(vassal):
         found = f"{' and '.join(sorted(missing))} not found: the limits and rights of scripts need it"
         raise ConfigError(Problem(path, 0, "", found, remedy="apt-get install util-linux"))
     return vassal, warnings
+
+
+def address_on_demand(path: str, emperor: EmperorOptions) -> Address | None:
+    """The address at whose first connection the vassal in the file ``path`` starts; None: it starts at once.
+
+    As in uWSGI, a file beside it comes before the folder of sockets. Raises ConfigError.
+    """
+    if extension := emperor.emperor_on_demand_extension:
+        beside = path + extension
+        try:
+            text = _read(beside).partition("\n")[0].strip()
+            called_at: Address = ADDRESS.read(text, _folder(path))
+            return called_at
+        except FileNotFoundError:
+            pass  # this vassal is not one of those
+        except (OSError, ValueError) as error:
+            found = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            expected = ADDRESS.expected.replace('"', "")
+            raise ConfigError(Problem(beside, 1, "", found, expected)) from None
+    if folder := emperor.emperor_on_demand_directory:
+        name = os.path.splitext(os.path.basename(path))[0]
+        return Address("unix", path=os.path.join(folder, f"{name}.socket"))
+    return None
 
 
 def emperor_and_warnings(path: str) -> tuple[EmperorOptions, Warnings]:
@@ -202,7 +235,7 @@ def _toml(path: str) -> tuple[dict[str, Any], Report]:
         raise ConfigError(Problem(path, 0, "", f"cannot be read: {error.strerror}")) from None
 
 
-def _toml_vassal(path: str, name: str) -> tuple[Vassal, Warnings]:
+def _toml_vassal(path: str, name: str, called_at: Address | None) -> tuple[Vassal, Warnings]:
     """The vassal in a ``[vassal]`` table, or in the keys at the top; with ``supervision`` as its sub-table."""
     whole, report = _toml(path)
     table: Mapping[str, object] = whole
@@ -211,7 +244,13 @@ def _toml_vassal(path: str, name: str) -> tuple[Vassal, Warnings]:
     supervision = supervision_from(_table(table, "supervision", report), report.at("supervision"))
     named = each_text(dict(table), report, lambda text, _: text.replace("%n", name))
     vassal = vassal_from(
-        named, report, name=name, base=_folder(path), supervision=supervision, besides=("supervision",)
+        named,
+        report,
+        name=name,
+        base=_folder(path),
+        supervision=supervision,
+        besides=("supervision",),
+        called_at=called_at,
     )
     report.raise_problems()
     return vassal, in_file_order(report.warnings)

@@ -12,6 +12,7 @@ from setproctitle import setproctitle
 
 from pyemperor.actors.actor import Actor, Inbox, System, Threads
 from pyemperor.actors.cgi_runner import CgiRunner, ErrorPipe
+from pyemperor.actors.doorbell import SocketDoorbell
 from pyemperor.actors.exchange import Exchange, Handler
 from pyemperor.actors.fork_server import ForkServer
 from pyemperor.actors.host import ForkHost
@@ -84,6 +85,7 @@ def new_master(
         Journal(birth.actor),
         birth,
         upward,
+        doorbell=SocketDoorbell(fds),
     )
 
 

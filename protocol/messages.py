@@ -71,6 +71,10 @@ class Accepting(Message, frozen=True, tag="accepting"):
     """The child has served its first request (uWSGI's loyalty, byte 17)."""
 
 
+class Idle(Message, frozen=True, tag="idle"):
+    """Nobody has asked this vassal for anything for its ``idle`` seconds: it need not run (uWSGI's byte 22)."""
+
+
 class Renew(Message, frozen=True, tag="renew"):
     """An operator wants this vassal reloaded (SIGHUP to its master)."""
 
@@ -258,5 +262,5 @@ class Office(Message, frozen=True, tag="office"):
 #: What an office socket (a link to the fork server) carries.
 OfficeMessage = Fork | Kill | Adopt | Forked | ForkFailed | Exited
 LinkMessage = (
-    Ready | NotReady | Extend | Beat | Alive | Accepting | Renew | Probe | Stop | Trace | Inject | Office
+    Ready | NotReady | Extend | Beat | Alive | Accepting | Idle | Renew | Probe | Stop | Trace | Inject | Office
 )

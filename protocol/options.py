@@ -96,6 +96,8 @@ class EmperorOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     vassals_inherit: tuple[str, ...] = _default("emperor", "vassals-inherit")
     vassals_inherit_before: tuple[str, ...] = _default("emperor", "vassals-inherit-before")
     vassal_set: tuple[tuple[str, str], ...] = _default("emperor", "vassal-set")
+    emperor_on_demand_extension: str = _default("emperor", "emperor-on-demand-extension")
+    emperor_on_demand_directory: str = _default("emperor", "emperor-on-demand-directory")
     #: Name or number; "" leaves it.
     uid: str = _default("emperor", "uid")
     gid: str = _default("emperor", "gid")
@@ -164,6 +166,11 @@ class Vassal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     #: As asked for; what is sent is at most a third of the Emperor's tolerance. 0: none.
     heartbeat: float = _default("vassal", "heartbeat")
     harakiri: float = _default("vassal", "harakiri")
+    on_demand: bool = _default("vassal", "on-demand")
+    cheap: bool = _default("vassal", "cheap")
+    #: 0: never.
+    idle: float = _default("vassal", "idle")
+    die_on_idle: bool = _default("vassal", "die-on-idle")
     worker_reload_mercy: float = _default("vassal", "worker-reload-mercy")
     #: Name or number; "" leaves it.
     uid: str = _default("vassal", "uid")
@@ -280,15 +287,17 @@ def vassal_from(
     scale: float = 1.0,
     supervision: Supervision | None = None,
     besides: Collection[str] = (),
+    called_at: Address | None = None,
 ) -> Vassal:
     """Make a vassal from a table of raw values by uWSGI's names; relative paths start from ``base``.
 
     Also reports what one option alone cannot show: nothing to listen on, nothing to serve, a socket or a
-    mount given twice. The keys in ``besides`` are somebody else's.
+    mount given twice. The keys in ``besides`` are somebody else's. ``called_at`` is the address at which the
+    Emperor starts the vassal on demand, whether or not it has it as a socket of its own.
     """
     options = _ROWS["vassal"]
     given = read(options, table, report, base=base, scale=scale, besides=besides)
-    _check_vassal(table, given, report)
+    _check_vassal(table, given, report, called_at)
     outer = supervision or supervision_from({}, report, scale=scale)
     values = defaults(options, scale) | given
     moved = {}
@@ -296,10 +305,24 @@ def vassal_from(
         del values[option]
         if option in given:
             moved[field] = given[option]
+    if called_at is not None:
+        values |= _on_demand(values, called_at, given)
     return Vassal(name=name, **values, supervision=msgspec.structs.replace(outer, **moved))
 
 
-def _check_vassal(table: Mapping[str, object], given: Mapping[str, Any], report: Report) -> None:
-    if all(table.get(name, []) == [] for name in ("socket", "uwsgi-socket", "http-socket")):
+def _on_demand(values: Mapping[str, Any], called_at: Address, given: Collection[str]) -> dict[str, Any]:
+    """What differs for a vassal that the Emperor calls; its sockets are everybody's, as uWSGI makes them."""
+    changed: dict[str, Any] = {"on_demand": True}
+    if called_at not in values["socket"] + values["http_socket"]:
+        changed["socket"] = (called_at, *values["socket"])
+    if "chmod_socket" not in given:
+        changed["chmod_socket"] = 0o666
+    return changed
+
+
+def _check_vassal(
+    table: Mapping[str, object], given: Mapping[str, Any], report: Report, called_at: Address | None
+) -> None:
+    if called_at is None and all(table.get(name, []) == [] for name in ("socket", "uwsgi-socket", "http-socket")):
         report.problem("no socket", "socket or http-socket", 'write http-socket = "127.0.0.1:8080"')
     check_cgi(table, given, report)

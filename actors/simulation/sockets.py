@@ -70,6 +70,7 @@ class SimulatedSocket:
         self._limit = limit
         self._backlog: deque[Connection] = deque()
         self._waiting: dict[SimulatedListener, None] = {}
+        self._bells: dict[SimulatedDoorbell, None] = {}
         self.closed = False
 
     def connect(self, connection: Connection) -> None:
@@ -78,6 +79,7 @@ class SimulatedSocket:
             connection.answer(BAD_GATEWAY)
         else:
             self._backlog.append(connection)
+            self.ring()
             self.rouse()
 
     def take(self) -> Connection | None:
@@ -97,6 +99,21 @@ class SimulatedSocket:
         """Do not wait any more: whatever it was woken for is somebody else's."""
         self._waiting.pop(listener, None)
         self.rouse()
+
+    def put_up(self, bell: "SimulatedDoorbell") -> None:
+        """Have it ring whenever a connection waits."""
+        self._bells[bell] = None
+        if self._backlog:
+            bell.ring()
+
+    def take_down(self, bell: "SimulatedDoorbell") -> None:
+        """Have it ring no more."""
+        self._bells.pop(bell, None)
+
+    def ring(self) -> None:
+        """Tell whoever only wants to know."""
+        for bell in tuple(self._bells):
+            bell.ring()
 
     def rouse(self) -> None:
         """Wake as many as there are connections."""
@@ -137,12 +154,37 @@ class SimulatedSockets:
         if socket is not None and all(other is not socket for _, other in self._claims.values()):
             socket.close()
 
+    def doorbell(self, claim: str) -> "SimulatedDoorbell":
+        """What rings when a connection waits at the socket of ``claim``."""
+        return SimulatedDoorbell(self._claims[claim][1])
+
     def connect(self, vassal: str, connection: Connection) -> None:
         """Connect to a vassal; refused when it is not there."""
         if socket := self.bound.get(vassal):
             socket.connect(connection)
         else:
             connection.answer(BAD_GATEWAY)
+
+
+class SimulatedDoorbell:
+    """What rings when a connection waits, and leaves it to others to accept it (``actors/doorbell``)."""
+
+    def __init__(self, socket: SimulatedSocket) -> None:
+        self._socket = socket
+        self._inbox: SimulatedInbox | None = None
+        self._message: object = None
+
+    def ring(self) -> None:
+        if self._inbox is not None:
+            self._inbox.notify(self._message)
+
+    def watch(self, inbox: Inbox, message: object) -> None:
+        assert isinstance(inbox, SimulatedInbox)
+        self._inbox, self._message = inbox, message
+        self._socket.put_up(self)
+
+    def unwatch(self, _inbox: Inbox) -> None:
+        self._socket.take_down(self)
 
 
 class SimulatedListener:

@@ -15,7 +15,13 @@ from pyemperor.actors.simulation.host import SimulatedHost, SimulatedImperialHos
 from pyemperor.actors.simulation.links import LATENCY, End
 from pyemperor.actors.simulation.machine import Simulation
 from pyemperor.actors.simulation.processes import Reactions, SimulatedInbox, SimulatedProcess
-from pyemperor.actors.simulation.sockets import Answered, Connection, SimulatedListener, SimulatedSockets
+from pyemperor.actors.simulation.sockets import (
+    Answered,
+    Connection,
+    SimulatedDoorbell,
+    SimulatedListener,
+    SimulatedSockets,
+)
 from pyemperor.actors.superior import FromParent, ParentLost, Terminated, Upward
 from pyemperor.actors.vassal_master import VassalMaster
 from pyemperor.actors.worker import Worker
@@ -163,7 +169,8 @@ class World:
             return SimulatedHost(process, _inbox(actor), office)
 
         chance = self._simulation.random.random
-        VassalMaster.start(process, host, Journal(birth.actor), birth, upward, chance)
+        bell = SimulatedDoorbell(self._sockets.bound[birth.vassal.name])
+        VassalMaster.start(process, host, Journal(birth.actor), birth, upward, chance, bell)
 
     def _start_worker(self, process: SimulatedProcess, birth: Birth, upward: Upward) -> None:
         socket = self._sockets.bound[birth.vassal.name]

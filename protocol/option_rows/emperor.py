@@ -49,10 +49,10 @@ EMPEROR: tuple[Option, ...] = (
     planned("emperor", "emperor-stats", ADDRESS, "serve statistics of the vassals as JSON",
             "emperor-stats-server", why="pyemperor status --json"),
     planned("emperor", "emperor-procname", TEXT, "title of the Emperor's process"),
-    planned("emperor", "emperor-on-demand-extension", TEXT, "start a vassal at its first connection; the file "
-            "of this ending beside it has the address", "emperor-on-demand-ext"),
-    planned("emperor", "emperor-on-demand-directory", PATH, "start a vassal at its first connection to "
-            "DIRECTORY/NAME.socket", "emperor-on-demand-dir"),
+    Option("emperor", "emperor-on-demand-extension", TEXT, "", "start a vassal at its first connection, where "
+           "a file of its name and this ending gives an address", aliases=("emperor-on-demand-ext",)),
+    Option("emperor", "emperor-on-demand-directory", PATH, "", "start each vassal at its first connection to "
+           "DIRECTORY/NAME.socket", aliases=("emperor-on-demand-dir",)),
     planned("emperor", "vassals-start-hook", TEXT, "command before a vassal starts", repeat=True),
     planned("emperor", "vassals-stop-hook", TEXT, "command after a vassal has ended", repeat=True),
     accepted("emperor", "emperor-curse-tolerance", TIME, "time after which a vassal that was asked to stop is "

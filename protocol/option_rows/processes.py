@@ -73,9 +73,11 @@ PROCESSES: tuple[Option, ...] = (
     accepted("vassal", "harakiri-no-arh", FLAG, "no limit for what follows a request", "nothing does",
              "no-harakiri-arh", "no-harakiri-after-req-hook"),
     # fewer workers
-    planned("vassal", "cheap", FLAG, "start no worker before the first connection"),
-    planned("vassal", "idle", TIME, "end the workers after this time without a request"),
-    planned("vassal", "die-on-idle", FLAG, "end the vassal when it is idle, until the next connection"),
+    Option("vassal", "on-demand", FLAG, False, "start the vassal at its first connection"),
+    Option("vassal", "cheap", FLAG, False, "start no worker before the first connection"),
+    Option("vassal", "idle", TIME, 0.0, "end the workers after this time without a request, until the next "
+           "connection; 0: never"),
+    Option("vassal", "die-on-idle", FLAG, False, "with idle: end the whole vassal, until the next connection"),
     planned("vassal", "cheaper", COUNT, "fewest workers", why="processes is the number of workers"),
     *(planned("vassal", name, kind, meaning)
       for name, kind, meaning in (("cheaper-initial", COUNT, "workers at the start"),

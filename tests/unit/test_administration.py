@@ -1,6 +1,6 @@
 """What the Emperor is told and asked, in simulated time: governing, reloading, stopping, refusing, absolving."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from signal import SIGHUP, SIGKILL, SIGSTOP
 from typing import Any
 
@@ -23,7 +23,7 @@ from pyemperor.actors.administration import (
 )
 from pyemperor.actors.lifecycle import Key, Said
 from pyemperor.actors.simulation import World
-from pyemperor.protocol.errors import Problem
+from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.messages import Extend, Trace
 from pyemperor.protocol.options import Supervision, Vassal
 from pyemperor.protocol.scenario import Scenario
@@ -49,6 +49,15 @@ class Play:
         self.statuses: list[int] = []
         self.world = World(Scenario("test", vassals), seed, self.traces.append)
         self.world.run_until(5)
+        self.sockets_taken = False
+        sockets, bind = self.world._sockets, self.world._sockets.bind
+
+        def bind_unless_taken(vassal: Vassal, claim: str = "", sharing: Collection[str] = ()) -> None:
+            if self.sockets_taken:
+                raise ConfigError(Problem(vassal.name, 0, "socket", "it is taken"))
+            bind(vassal, claim, sharing)
+
+        sockets.bind = bind_unless_taken  # type: ignore[method-assign]
 
     def ask(self, message: Any, seconds: float = 3.0) -> list[Outcome]:
         """What a request comes to within ``seconds``."""
@@ -70,6 +79,13 @@ class Play:
         self.run(0)
         statuses: list[VassalStatus] = future.get(timeout=5)
         return next(status for status in statuses if status.name == name)
+
+    def statuses_of(self) -> dict[str, str]:
+        """The state of each vassal."""
+        (emperor,) = pykka.ActorRegistry.get_by_class_name("Emperor")
+        future = emperor.ask(Status(), block=False)
+        self.run(0)
+        return {status.name: status.state for status in future.get(timeout=5)}
 
     def request(self, takes: float = 0.01, vassal: str = "app") -> None:
         self.world.connect(vassal, "/", takes, lambda status, _: self.statuses.append(status))
@@ -231,6 +247,120 @@ def test_one_under_a_new_name_takes_the_sockets_over() -> None:
         ]  # fmt: skip
         it.tell(Govern(APP))
         assert {it.status().state, it.status("new").state} == {"STABLE"}
+
+
+def test_a_rename_to_the_name_of_one_that_still_ends_takes_the_name_over() -> None:
+    it = Play(APP, Vassal("other", supervision=QUICK))
+    with it.world:
+        it.request(takes=4)
+        it.run(0.1)
+        it.tell(Dismiss("app"), 0.1)
+        it.tell(Govern(APP, formerly="other"), 1)
+        it.request()
+        it.run(8)
+        assert it.statuses == [200, 200], "the one that ended finished what it had accepted"
+        assert it.statuses_of() == {"app": "STABLE"}
+        it.tell(Dismiss("app"), 8)
+        assert it.world.left_over() == ["emperor", "fork-server"]
+
+
+def test_a_rename_to_the_name_of_one_that_is_there_leaves_one() -> None:
+    it = Play(APP, Vassal("other", supervision=QUICK))
+    with it.world:
+        it.tell(Govern(APP, formerly="other"), 8)
+        assert it.statuses_of() == {"app": "STABLE"}
+        assert it.world.left_over().count("master:app") == 1
+        assert "master:other" not in it.world.left_over()
+
+
+def test_one_that_is_wanted_again_while_it_ends_and_cannot_be_had_yet_is_not_forgotten() -> None:
+    it = Play(APP)
+    with it.world:
+        it.request(takes=3)
+        it.run(0.1)
+        it.tell(Dismiss("app"), 0.1)
+        problem = Problem("/v/app.ini", 3, "processes", "many", "a number")
+        it.tell(Refuse("app", (problem,)), 8)
+        assert (it.status().state, it.status().refused) == ("REFUSED", str(problem))
+        it.tell(Govern(APP))
+        assert it.status().state == "STABLE"
+
+
+def test_one_that_is_wanted_again_while_it_ends_waits_for_its_address() -> None:
+    it = Play(APP)
+    with it.world:
+        it.request(takes=3)
+        it.run(0.1)
+        it.tell(Dismiss("app"), 0.1)
+        it.sockets_taken = True
+        it.tell(Govern(APP), 8)
+        assert it.world.left_over() == ["emperor", "fork-server"]
+        it.sockets_taken = False
+        it.run(8)
+        assert it.status().state == "STABLE"
+
+
+def test_what_was_refused_is_not_what_waited_for_an_address() -> None:
+    it = Play()
+    with it.world:
+        it.sockets_taken = True
+        it.tell(Govern(APP), 1)
+        assert it.status().refused == "app: socket: it is taken"
+        it.tell(Refuse("app", (Problem("/v/app.ini", 3, "processes", "many"),)), 1)
+        it.sockets_taken = False
+        it.run(8)
+        assert it.status().state == "REFUSED", "the configuration before the one that is wanted came back"
+
+
+def test_a_vassal_that_is_gone_holds_up_no_reload() -> None:
+    it = Play(*(Vassal(name, supervision=QUICK) for name in "abcd"))
+    with it.world:
+        for name in "ab":
+            # A monitor that knows its file no more does not read it again.
+            it.tell(Govern(Vassal(name, supervision=QUICK), reread=lambda: None))
+            it.request(takes=4, vassal=name)
+        it.run(0.1)
+        it.world.tell(Reload(None, it.outcomes.extend))
+        it.run(0.5)
+        for name in "ab":
+            it.tell(Dismiss(name), 0.1)
+        it.run(8)
+        assert {(one.name, one.ok) for one in it.outcomes} == {("a", False), ("b", False), ("c", True), ("d", True)}
+        assert [one.name for one in it.ask(Reload(None))] == ["c", "d"]
+
+
+def test_a_reload_of_all_leaves_out_who_ends() -> None:
+    it = Play(*(Vassal(name, supervision=QUICK) for name in "abc"))
+    with it.world:
+        for name in "ab":
+            it.tell(Govern(Vassal(name, supervision=QUICK), reread=lambda: None))
+            it.request(takes=4, vassal=name)
+            it.run(0.1)
+            it.tell(Dismiss(name), 0.1)
+        assert it.ask(Reload(None), 1.0) == [Outcome("c", True)]
+
+
+def test_a_reload_of_one_that_ends_is_answered_when_it_is_gone() -> None:
+    it = Play(APP)
+    with it.world:
+        it.tell(Govern(APP, reread=lambda: None))
+        it.request(takes=2)
+        it.run(0.1)
+        it.tell(Dismiss("app"), 0.1)
+        assert it.ask(Reload("app")) == [Outcome("app", False, "it was removed")]
+
+
+def test_a_reload_goes_on_under_a_new_name() -> None:
+    it = Play(*(Vassal(name, supervision=QUICK) for name in "abc"))
+    with it.world:
+        for name in "ab":
+            it.tell(Govern(Vassal(name, supervision=QUICK), reread=lambda: None))
+        it.world.tell(Reload(None, it.outcomes.extend))
+        it.run(0.5)
+        for name, formerly in (("x", "a"), ("y", "b")):
+            it.tell(Govern(Vassal(name, supervision=QUICK), formerly=formerly), 2)
+        it.run(3)
+        assert it.outcomes == [Outcome(name, True) for name in "cxy"]
 
 
 def test_stop_holds_until_a_reload() -> None:

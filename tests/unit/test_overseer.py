@@ -12,6 +12,7 @@ from loguru import logger
 from pyemperor.actors.actor import Actor, Source
 from pyemperor.actors.clock import Timer, Timers
 from pyemperor.actors.detector import Evidence, Lease
+from pyemperor.actors.doorbell import SocketDoorbell
 from pyemperor.actors.emperor import ChildEnded, Emperor, Govern, Quit
 from pyemperor.actors.host import HostClosed, HostLost
 from pyemperor.actors.journal import Journal
@@ -502,6 +503,9 @@ class Sockets:
 
     def release(self, claim: str) -> None:
         self.bound.remove(claim)
+
+    def doorbell(self, claim: str) -> SocketDoorbell:
+        raise AssertionError("nobody sleeps here")
 
 
 def emperor(*names: str, heartbeat: float = 0.0) -> tuple[Conversation, Sockets, dict[str, Key]]:
