@@ -1,5 +1,6 @@
 """Reads the file of a vassal or of the Emperor: INI, YAML, JSON or XML as uWSGI does, or TOML."""
 
+import functools
 import glob
 import grp
 import os
@@ -159,13 +160,13 @@ def world(folder: str, *, reloading: bool = False) -> World:
     return World(
         read=_read,
         cwd=folder,
-        environ=dict(os.environ),
+        environ=os.environ,
         hostname=socket.gethostname(),
         uid=os.getuid(),
         user=_name(pwd.getpwuid, os.getuid()),
         gid=os.getgid(),
         group=_name(grp.getgrgid, os.getgid()),
-        cpus=os.cpu_count() or 1,
+        cpus=_cpus(),
         version=__version__,
         binary=sys.argv[0],
         started=_STARTED,
@@ -176,6 +177,11 @@ def world(folder: str, *, reloading: bool = False) -> World:
         inode=_inode,
         glob=lambda pattern: tuple(sorted(glob.glob(pattern))),
     )
+
+
+@functools.cache
+def _cpus() -> int:
+    return os.cpu_count() or 1
 
 
 def _loaded(path: str, emperor: EmperorOptions | None = None, reloading: bool = False) -> Loaded:

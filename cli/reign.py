@@ -32,7 +32,7 @@ from pyemperor.actors.overseer import Overseer
 from pyemperor.actors.pipe import Pipe
 from pyemperor.actors.superior import FromParent, ParentLost
 from pyemperor.cli.blame import problem
-from pyemperor.cli.configuration import vassal_and_warnings
+from pyemperor.cli.configuration import read_vassal
 from pyemperor.cli.daemon import Settled, settled
 from pyemperor.cli.front import Nginx
 from pyemperor.cli.handlers import registered
@@ -134,9 +134,7 @@ def source_of(uri: str, options: EmperorOptions) -> Source:
 
 
 def _read_vassal(options: EmperorOptions, path: str, *, reloading: bool) -> Vassal:
-    vassal, warnings = vassal_and_warnings(path, options, reloading=reloading)
-    for warning in warnings:
-        logger.bind(actor=f"master:{vassal.name}").warning("{}", warning)
+    vassal = read_vassal(path, options, reloading=reloading)
     _look_at_mounts(vassal)
     return vassal
 

@@ -6,6 +6,7 @@ if it is honoured, the field of the same name to the struct of its scope. Defaul
 rows of the CGI plugin are in ``cgi_options``.
 """
 
+import functools
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
@@ -78,6 +79,12 @@ _ROWS = {scope: rows(OPTIONS, scope) for scope in ("emperor", "vassal", "supervi
 
 def _default(scope: Scope, name: str) -> Any:
     return _ROWS[scope][name].default
+
+
+@functools.cache
+def _defaults(scope: Scope, scale: float) -> Mapping[str, Any]:
+    """The defaults of a scope, which are the same for a thousand vassals."""
+    return defaults(_ROWS[scope], scale)
 
 
 # ---- typed values ---------------------------------------------------------------------------------------
@@ -263,7 +270,14 @@ def emperor_from(
 ) -> EmperorOptions:
     """Make the Emperor's options from a table of raw values."""
     options = _ROWS["emperor"]
-    return EmperorOptions(**defaults(options, scale) | read(options, table, report, base=base, scale=scale))
+    given = read(options, table, report, base=base, scale=scale)
+    return EmperorOptions(**{**_defaults("emperor", scale), **given})
+
+
+@functools.cache
+def _default_supervision(scale: float) -> Supervision:
+    backoff = Backoff(**_defaults("backoff", scale))
+    return Supervision(**{**_defaults("supervision", scale), "backoff": backoff})
 
 
 def supervision_from(
@@ -271,8 +285,9 @@ def supervision_from(
 ) -> Supervision:
     """Make a supervision; what the table does not give comes from ``outer``, else from the defaults."""
     if outer is None:
-        backoff = Backoff(**defaults(_ROWS["backoff"], scale))
-        outer = Supervision(**defaults(_ROWS["supervision"], scale) | {"backoff": backoff})
+        outer = _default_supervision(scale)
+    if not table:
+        return outer
     flags = read(_ROWS["supervision"], table, report, scale=scale)
     delays = read(_ROWS["backoff"], flags.pop("backoff", {}), report.at("backoff"), scale=scale)
     return msgspec.structs.replace(outer, **flags, backoff=msgspec.structs.replace(outer.backoff, **delays))
@@ -299,7 +314,7 @@ def vassal_from(
     given = read(options, table, report, base=base, scale=scale, besides=besides)
     _check_vassal(table, given, report, called_at)
     outer = supervision or supervision_from({}, report, scale=scale)
-    values = defaults(options, scale) | given
+    values = {**_defaults("vassal", scale), **given}
     moved = {}
     for option, field in _INTO_SUPERVISION.items():
         del values[option]
