@@ -10,6 +10,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from bench.cost import memory, start
+from bench.crowd import crowd
 from bench.peers import PeerError
 from bench.process import Late
 from bench.recovery import master, worker
@@ -29,7 +30,10 @@ MEASUREMENTS: dict[str, Callable[[Site, Plan], Result]] = {
     "memory": memory,
     "start": start,
     "bodies": bodies,
+    "crowd": crowd,
 }
+#: What takes long.
+ONLY_FULL = ("bodies", "crowd")
 QUICK = Plan(rounds=2, wrk_hello=1, wrk_script=1, kills=2, rare_kills=1, idle=5, reloading=8)
 PACKAGES = {"nginx": "nginx-light", "uwsgi": "uwsgi-core", "fcgiwrap": "fcgiwrap", "wrk": "wrk", "gcc": "gcc"}
 
@@ -89,10 +93,10 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=0, metavar="N", help="rounds of each measurement (5)")
     parser.add_argument("--quick", action="store_true", help="a fifth of the time, to see that it works")
-    parser.add_argument("--full", action="store_true", help="also bodies of 1 GB and a cold Python script")
+    parser.add_argument("--full", action="store_true", help="also 1 GB bodies, 1000 vassals, cold Python")
     parser.add_argument("--only", metavar="NAME,...", help=f"some of: {', '.join(MEASUREMENTS)}")
     options = parser.parse_args()
-    default = [name for name in MEASUREMENTS if name != "bodies" or options.full]
+    default = [name for name in MEASUREMENTS if name not in ONLY_FULL or options.full]
     options.only = options.only.split(",") if options.only else default
     if unknown := set(options.only) - set(MEASUREMENTS):
         parser.error(f"unknown measurement {', '.join(sorted(unknown))}; there are {', '.join(MEASUREMENTS)}")

@@ -7,6 +7,7 @@
 import argparse
 import contextlib
 import os
+import resource
 import signal
 import socket
 import sys
@@ -158,8 +159,9 @@ def _rule(
         module = "pyemperor.cli.fork_server"
         style = scenario.emperor.log_style
         command = [sys.executable, "-P", "-m", module, "{fd}", style, level, *registered()]
-        return ImperialForkHost(actor.actor_inbox, None, vault.fds, command=command)
+        return ImperialForkHost(actor.actor_inbox, None, vault.fds, command=command, files=files)
 
+    files = _open_files()
     journal = Journal("emperor")
     vassals = [Govern(vassal) for vassal in scenario.vassals]
     emperor = Emperor(Threads(), host, journal, scenario.emperor, vault, vassals)
@@ -177,6 +179,14 @@ def _rule(
         return _EX_SOFTWARE
     logger.bind(actor="emperor", event="buried").info("the Emperor is buried: every process has ended")
     return 0
+
+
+def _open_files() -> tuple[int, int]:
+    """Have as many files open as we may: each vassal has a socket. Return the limit of all others, the former."""
+    former = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return former
 
 
 def _watch_vassals(emperor: Emperor, scenario: Scenario, sources: Sequence[Source]) -> Callable[[], object]:
