@@ -228,7 +228,8 @@ class Generations(Overseer):
             self.wait_for_address(province, Govern(vassal, province.reread), error.problems)
             return
         province.beat = None
-        self._log(province, "INFO", "sleeps until a connection comes in", "sleep")
+        where = ", ".join(map(str, vassal.addresses))
+        self._log(province, "INFO", f"sleeps until a connection comes in at {where}", "sleep", where)
         province.doorbell = self._sockets.doorbell(claim)
         province.doorbell.watch(self.actor_inbox, _Rung(claim, province))
 
@@ -295,6 +296,6 @@ class Generations(Overseer):
         del province.claims[generation]
         self._rebind()
 
-    def _log(self, province: Province, level: str, text: str, event: str) -> None:
-        actor = f"master:{province.name}"
-        self.journal.log(level, f"vassal {province.name} {text}", self._now, actor, event=event)
+    def _log(self, province: Province, level: str, text: str, event: str, reason: str = "") -> None:
+        text, actor = f"vassal {province.name} {text}", f"master:{province.name}"
+        self.journal.log(level, text, self._now, actor, event=event, reason=reason)

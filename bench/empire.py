@@ -99,7 +99,7 @@ class Empire:
         """PSS in MB by what the processes are: emperor, fork server, masters, workers."""
         assert self._process is not None
         sums = dict.fromkeys(("emperor", "fork server", "masters", "workers"), 0.0)
-        masters = set()
+        masters: set[int] = set()
         for pid in self.pids:
             sums[self._kind(pid, masters)] += pss(pid)
         return sums
@@ -149,9 +149,9 @@ class Empire:
             silent = set(names)
             while silent:
                 for name in list(waiting):
-                    if client := _asked(self.socket(name)):
-                        selector.register(client, selectors.EVENT_READ, name)
-                        stack.callback(client.close)
+                    if asked := _asked(self.socket(name)):
+                        selector.register(asked, selectors.EVENT_READ, name)
+                        stack.callback(asked.close)
                         waiting.discard(name)
                 for key, _ in selector.select(0.002):
                     client = key.fileobj

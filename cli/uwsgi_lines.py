@@ -147,6 +147,9 @@ def _event(entry: Entry, stamp: str) -> list[str]:
             return []
         case "loyal":
             return [f"{stamp}[emperor] vassal {entry.vassal} is now loyal"]
+        case "sleep":
+            waiting = f'waiting for connections on socket "{entry.reason}" ...'
+            return [f'[uwsgi-emperor] {entry.vassal} -> "on demand" instance detected, {waiting}']
         case "buried":
             return [f"{stamp}The Emperor is buried."]
         case "stderr":

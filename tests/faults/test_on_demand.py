@@ -1,6 +1,7 @@
 """Vassals that run only while somebody asks them for something: real files, sockets and processes."""
 
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -181,6 +182,24 @@ def test_removing_a_sleeping_vassal_removes_its_socket(serve: Serve, vassals: Pa
     asleep(server, "shop")
     file.unlink()
     assert gone(vassals.parent / "sockets" / "shop.socket")
+    assert server.stop() == 0
+
+
+def test_the_limit_of_open_files_is_no_limit_of_vassals(serve: Serve, vassals: Path) -> None:
+    """Each has a socket in the Emperor; what else runs keeps the limit that the Emperor was given."""
+    script = vassals.parent / "cgi" / "hello.cgi"
+    script.write_text("#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'; ulimit -n\n")
+    for number in range(100):
+        ini(vassals, f"v{number}")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        server = serve({"still": ""}, DIRECTORY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for number in range(100):
+        asleep(server, f"v{number}")
+    assert ask(vassals.parent / "sockets" / "v99.socket").endswith(b"\r\n\r\n64\n")
     assert server.stop() == 0
 
 

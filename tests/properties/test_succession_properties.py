@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from pyemperor.actors.succession import (
     Begin,
+    Called,
     Command,
     Down,
     End,
@@ -12,7 +13,10 @@ from pyemperor.actors.succession import (
     Forget,
     Gone,
     Halt,
+    Quiet,
+    Rouse,
     Settled,
+    Sleep,
     Stopped,
     Succession,
     Unusable,
@@ -22,6 +26,8 @@ from pyemperor.actors.succession import (
 from pyemperor.protocol.options import Vassal
 
 APP = Vassal("app")
+#: Configurations between which a vassal changes: one that is there, on demand, and one that may fall asleep.
+CONFIGURATIONS = (APP, Vassal("app", on_demand=True), Vassal("app", idle=1.0, die_on_idle=True))
 
 
 class Land:
@@ -33,6 +39,7 @@ class Land:
         self.running: set[int] = set()
         self.asked: set[int] = set()
         self.waiting = False
+        self.watched = False
 
     def feed(self, event: Event) -> list[Command]:
         served = self.succession.up
@@ -50,6 +57,12 @@ class Land:
                     self.waiting = False
                 case Stopped() | Forget():
                     assert not self.running
+                case Sleep():
+                    assert not self.watched
+                    self.watched = True
+                case Rouse():
+                    assert self.watched
+                    self.watched = False
         if isinstance(event, Want):
             self.waiting = True
         return commands
@@ -61,6 +74,13 @@ class Land:
         match what:
             case "want":
                 self.feed(Want(APP))
+            case "change":
+                self.feed(Want(CONFIGURATIONS[which % len(CONFIGURATIONS)]))
+            case "called":
+                self.feed(Called())
+            case "quiet" if generation:
+                self.feed(Quiet(generation))
+                served = None
             case "halt":
                 self.feed(Halt())
                 return
@@ -126,3 +146,45 @@ def test_nothing_is_left_of_one_that_is_not_wanted(history: list[tuple[str, int]
         last = land.feed(Gone(generation))
     assert last[-2:] == [Stopped(), Forget()]
     assert not land.waiting
+
+
+moves = st.tuples(
+    st.sampled_from(["change", "up", "down", "gone", "unusable", "halt", "called", "quiet"]), st.integers(0, 5)
+)
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.lists(moves, max_size=40))
+def test_whoever_sleeps_is_watched_and_whoever_runs_is_not(history: list[tuple[str, int]]) -> None:
+    land = Land()
+    for what, which in history:
+        land.step(what, which)
+        succession = land.succession
+        assert land.watched == succession.asleep
+        assert not succession.asleep or (succession.present, succession.rising) == (None, None)
+        assert set(succession.live) == land.running
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(moves, max_size=40))
+def test_who_sleeps_wakes_when_it_is_called(history: list[tuple[str, int]]) -> None:
+    land = Land()
+    for what, which in history:
+        land.step(what, which)
+    land.step("halt", 0)
+    land.feed(Want(CONFIGURATIONS[1]))
+    assert land.watched
+    (begun,) = [c for c in land.feed(Called()) if isinstance(c, Begin)]
+    assert begun.generation == land.succession.present
+    assert begun.vassal == CONFIGURATIONS[1]
+    assert land.feed(Called()) == []
+    land.feed(Up(begun.generation))
+    land.feed(Quiet(begun.generation))
+    assert land.watched
+    last = land.feed(Halt(forget=True))
+    while land.running:
+        generation = min(land.running)
+        land.running.discard(generation)
+        last = land.feed(Gone(generation))
+    assert last[-1] == Forget()
+    assert not land.watched

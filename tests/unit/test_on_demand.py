@@ -224,6 +224,21 @@ def test_it_sleeps_on_under_a_new_name() -> None:
         assert it.statuses == [200]
 
 
+def test_one_whose_new_address_is_taken_sleeps_on_as_it_was() -> None:
+    it = Play(APP)
+    with it.world:
+        it.sockets_taken = True
+        it.tell(Govern(msgspec.structs.replace(APP, processes=2)), 1)
+        assert (it.status().state, it.status().refused) == ("SLEEPING", "app: socket: it is taken")
+        it.request()
+        it.run(1)
+        assert it.statuses == [200]
+        assert "worker:app/2" not in it.world.left_over()
+        it.sockets_taken = False
+        it.run(8)
+        assert "worker:app/2" in it.world.left_over()
+
+
 def test_the_emperor_ends_at_once_when_all_sleep() -> None:
     it = Play(APP, SLEEPY, msgspec.structs.replace(APP, name="other"))
     with it.world as world:
