@@ -32,7 +32,7 @@ from pyemperor.actors.succession import (
 )
 from pyemperor.actors.supervision import ChildSpec, ExitKind, Shutdown, Supervisor
 from pyemperor.protocol.errors import ConfigError, Problem
-from pyemperor.protocol.messages import Accepting, Beat, Birth, Extend, Idle, Message
+from pyemperor.protocol.messages import Accepting, Beat, Birth, Extend, Idle, Message, State
 from pyemperor.protocol.options import Vassal
 
 #: Vassals that are reloaded at a time when all are.
@@ -229,7 +229,7 @@ class Generations(Overseer):
             return
         province.beat = None
         where = ", ".join(map(str, vassal.addresses))
-        self._log(province, "INFO", f"sleeps until a connection comes in at {where}", "sleep", where)
+        self.journal.state(f"master:{province.name}", State.SLEEPING, self._now, reason=where)
         province.doorbell = self._sockets.doorbell(claim)
         province.doorbell.watch(self.actor_inbox, _Rung(claim, province))
 
@@ -296,6 +296,6 @@ class Generations(Overseer):
         del province.claims[generation]
         self._rebind()
 
-    def _log(self, province: Province, level: str, text: str, event: str, reason: str = "") -> None:
-        text, actor = f"vassal {province.name} {text}", f"master:{province.name}"
-        self.journal.log(level, text, self._now, actor, event=event, reason=reason)
+    def _log(self, province: Province, level: str, text: str, event: str) -> None:
+        actor = f"master:{province.name}"
+        self.journal.log(level, f"vassal {province.name} {text}", self._now, actor, event=event)

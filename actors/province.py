@@ -88,7 +88,7 @@ class Province:
         if child is not None:
             return child.state
         if self.succession.asleep:
-            return "SLEEPING"
+            return State.SLEEPING
         if self.succession.halted:
             return "STOPPED"
         return "REFUSED" if self.succession.refused else State.ABSENT

@@ -226,7 +226,8 @@ class Succession:
         """What it has accepted meanwhile it finishes; whoever comes next wakes another."""
         if generation != self.present or self.rising is not None or self._vassal is None:
             return []
-        return [*self._end_present(), *self._sleep(self._vassal)]
+        asleep = self._sleep(self._vassal)
+        return [*asleep, *self._end_present()]
 
     def _sleep(self, vassal: Vassal) -> list[Command]:
         self.asleep, self._vassal = True, vassal

@@ -157,6 +157,8 @@ def _state_words(entry: Entry, before: Before) -> tuple[str, str]:
             return "ERROR", f"cursed, it fails again and again{because}"
         case State.EXILED:
             return "ERROR", f"exiled, it stays down{because}"
+        case State.SLEEPING:
+            return "INFO", f"sleeps until a connection comes in at {reason}"
         case State.ABSENT if before.state == State.KILLING:
             return "INFO", "ended"  # why was said before
         case State.ABSENT if before.ending:

@@ -22,6 +22,7 @@ _COLOURS: dict[str, str] = {
     State.STARTING: DIM,
     State.STABLE: DIM,
     State.STOPPING: DIM,
+    State.SLEEPING: DIM,
     State.READY: GREEN,
     State.SUSPECT: YELLOW,
     State.BACKOFF: YELLOW,

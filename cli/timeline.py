@@ -24,7 +24,7 @@ from pyemperor.protocol.scenario import Scenario
 SETTLE = 1.0
 #: Seconds, beyond the longest mercy, in which the Emperor must have stopped.
 _STOP_MARGIN = 10.0
-_SETTLED = (State.READY, State.BACKOFF, State.CURSED, State.EXILED)
+_SETTLED = (State.READY, State.BACKOFF, State.CURSED, State.EXILED, State.SLEEPING)
 
 
 # ---- events ------------------------------------------------------------------------------------------

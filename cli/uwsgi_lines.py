@@ -138,6 +138,10 @@ def _vassal_state(entry: Entry, before: Before, stamp: str) -> list[str]:
             return [f"{vassal}: {entry.reason}"]
         case State.EXILED:
             return [f"{vassal} stays down: {entry.reason}"]
+        case State.SLEEPING:
+            mode = 'back to "on demand" mode' if before.state else '"on demand" instance detected'
+            waiting = f'waiting for connections on socket "{entry.reason}" ...'
+            return [f"[uwsgi-emperor] {name} -> {mode}, {waiting}"]
     return []
 
 
@@ -147,9 +151,6 @@ def _event(entry: Entry, stamp: str) -> list[str]:
             return []
         case "loyal":
             return [f"{stamp}[emperor] vassal {entry.vassal} is now loyal"]
-        case "sleep":
-            waiting = f'waiting for connections on socket "{entry.reason}" ...'
-            return [f'[uwsgi-emperor] {entry.vassal} -> "on demand" instance detected, {waiting}']
         case "buried":
             return [f"{stamp}The Emperor is buried."]
         case "stderr":

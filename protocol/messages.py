@@ -111,6 +111,7 @@ class State(StrEnum):
     BACKOFF = "BACKOFF"
     CURSED = "CURSED"
     EXILED = "EXILED"
+    SLEEPING = "SLEEPING"
     ABSENT = "ABSENT"
 
 

@@ -46,7 +46,7 @@ def ini(vassals: Path, name: str = "shop", more: str = "") -> Path:
 
 
 def asleep(server: Server, name: str) -> None:
-    server.until(actor=f"master:{name}", event="sleep")
+    server.until(actor=f"master:{name}", state="SLEEPING")
 
 
 # ---- uWSGI's options ----------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ def test_no_request_is_lost_between_sleeping_and_waking(serve: Serve) -> None:
         server.watch(0.08 + pause / 500)
         assert server.get() == (200, "hello \n")
     server.watch(0.3)
-    assert len([entry for entry in server.log if entry.get("event") == "sleep"]) > 10
+    assert len([entry for entry in server.log if entry.get("state") == "SLEEPING"]) > 10
     assert server.stop() == 0
 
 

@@ -236,6 +236,16 @@ def test_every_state_can_be_said_by_every_style(style: Uwsgi | Pretty | Json, ki
     assert style.entry(state(kind, State.EXILED, pid=7, reason="because"), WALL)
 
 
+def test_a_vassal_on_demand_in_uwsgis_words() -> None:
+    asleep = state("master:hello", State.SLEEPING, reason="/run/hello.socket")
+    assert lines(Uwsgi(), asleep, state("master:hello", State.READY, pid=7), asleep) == [
+        '[uwsgi-emperor] hello -> "on demand" instance detected, '
+        'waiting for connections on socket "/run/hello.socket" ...',
+        "Wed Feb  5 11:35:43 2014 - [emperor] vassal hello is ready to accept requests",
+        '[uwsgi-emperor] hello -> back to "on demand" mode, waiting for connections on socket "/run/hello.socket" ...',
+    ]
+
+
 def test_what_uwsgi_has_no_words_for_is_said_in_its_manner() -> None:
     assert lines(
         Uwsgi(),
