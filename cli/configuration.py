@@ -14,6 +14,7 @@ import msgspec
 
 from pyemperor import __version__
 from pyemperor.actors.confinement import missing_tools
+from pyemperor.actors.small_file import read_small
 from pyemperor.protocol.dialect import Loaded, World, load
 from pyemperor.protocol.dialect.loader import SUFFIXES, split_section
 from pyemperor.protocol.dialect_options import emperor_of, vassal_of
@@ -167,8 +168,7 @@ def _folder(path: str) -> str:
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="utf-8", newline="") as file:
-        return file.read()
+    return read_small(path).decode()
 
 
 def _name(lookup: Any, number: int) -> str:
