@@ -192,9 +192,11 @@ class Emperor(Realm):
         return attendant
 
     def _attendant_lost(self, actor: pykka.ActorRef[Any], error: BaseException) -> None:
-        for attendant in self._attendants:
-            if attendant.actor == actor:
-                self._engage_again(attendant, error)
+        attendant = next((one for one in self._attendants if one.actor == actor), None)
+        if attendant is not None:
+            self._engage_again(attendant, error)
+        else:
+            self.journal.log("ERROR", f"{actor.actor_class.__name__} failed: {error!r}", self._now)
 
     def _engage_again(self, attendant: Attendant, error: BaseException) -> None:
         at = attendant.budget.permitted_at(self._now)

@@ -43,7 +43,7 @@ class _Bound:
             if self.file is not None:
                 self.file.remove()
         except OSError as error:
-            logger.warning("{} stays behind: {}", self.address, error.strerror)
+            logger.info("{} stays behind until it is bound again: {}", self.address, error.strerror)
 
 
 class SocketVault:

@@ -6,6 +6,7 @@ one (a database, say) implements the same few methods.
 """
 
 import contextlib
+import errno
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,13 @@ from pyemperor.protocol.options import Vassal
 _BURST = 0.01
 #: Seconds between two looks at files whose touching reloads a vassal.
 _TOUCH = 1.0
+
+#: What to do about a folder of vassals, by errno.
+_REMEDIES = {
+    errno.ENOENT: "there is no such folder; make it, and its vassals start at once",
+    errno.ENOTDIR: "it is no folder; name one that holds vassal files",
+    errno.EACCES: "this user may not read it; chmod or chown it, and its vassals start at once",
+}
 
 
 class Source(Protocol):
@@ -185,7 +193,7 @@ class Monitor(Actor):
         try:
             seen = self._last[source.uri] = source.scan()
         except OSError as error:
-            problem = error.strerror or str(error)
+            problem = _REMEDIES.get(error.errno or 0) or error.strerror or str(error)
             if self._ailing.get(source.uri) != problem:
                 self._ailing[source.uri] = problem
                 logger.error("{} cannot be read: {}; its vassals go on as they are", source.uri, problem)

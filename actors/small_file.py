@@ -20,14 +20,21 @@ def read_small(path: str) -> bytes:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file, but a pipe, a socket or a device", path)
-        with open(f"/proc/self/fd/{held}", "rb", buffering=0) as file:
-            read = bytearray()
-            while found.st_size <= MOST and (part := file.read(MOST + 1 - len(read))):
-                read += part
-    except PermissionError as error:
-        raise PermissionError(error.errno, error.strerror, path) from None
+        read = _read(held) if found.st_size <= MOST else b""
     finally:
         os.close(held)
     if max(found.st_size, len(read)) > MOST:
         raise OSError(errno.EFBIG, f"it is larger than {MOST} bytes, which no configuration is", path)
-    return bytes(read)
+    return read
+
+
+def _read(held: int) -> bytes:
+    """At most one byte more than ``MOST``: some files of /proc are called empty, and wait for what comes."""
+    fd = os.open(f"/proc/self/fd/{held}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        read = b""
+        while len(read) <= MOST and (part := os.read(fd, MOST + 1 - len(read))):
+            read += part
+        return read
+    finally:
+        os.close(fd)

@@ -149,8 +149,7 @@ def world(folder: str, *, reloading: bool = False) -> World:
 def _loaded(path: str, emperor: EmperorOptions | None = None, reloading: bool = False) -> Loaded:
     file, section = split_address(path)
     if os.path.splitext(file)[1].lower() not in SUFFIXES:
-        expected = f"{' '.join(SUFFIXES)} .toml"
-        raise ConfigError(Problem(path, 0, "", "the ending of its name tells no format", expected))
+        raise ConfigError(_no_format(path, file))
     before: list[tuple[str, str]] = []
     after: list[tuple[str, str]] = []
     if emperor is not None:  # in the order of the command line that uWSGI's Emperor makes for a vassal
@@ -161,6 +160,16 @@ def _loaded(path: str, emperor: EmperorOptions | None = None, reloading: bool = 
         after += [("include", one) for one in emperor.vassals_include]
     here = world(_folder(path), reloading=reloading)
     return load(os.path.basename(file), here, section=section, shown=file, before=before, after=after)
+
+
+def _no_format(path: str, file: str) -> Problem:
+    """What is wrong with a path that does not end as a configuration does."""
+    if os.path.isdir(file):
+        return Problem(path, 0, "", "this is a folder", "a file", f"its vassals are run by --emperor {file}")
+    if not os.path.lexists(file):
+        return Problem(path, 0, "", "there is no such file")
+    remedy = "name it .ini if its options stand below [uwsgi]"
+    return Problem(path, 0, "", "the ending of its name tells no format", f"{' '.join(SUFFIXES)} .toml", remedy)
 
 
 def _folder(path: str) -> str:

@@ -14,7 +14,7 @@ from loguru import logger
 from pyemperor.actors.administration import VassalStatus
 from pyemperor.actors.outcome import Outcome
 from pyemperor.cli.lines import Entry, Json, Served, Style, colourful
-from pyemperor.cli.log_file import LogFile, LogFileOptions, open_to_append
+from pyemperor.cli.log_file import LogFile, LogFileOptions, open_to_append, why_not
 from pyemperor.cli.log_format import Request
 from pyemperor.cli.log_options import RequestLog, file_of, problem_entry, strftime_of
 from pyemperor.cli.pretty_lines import Pretty
@@ -108,7 +108,7 @@ def _log_file(birth: Birth | None, actor: str, file: LogFileOptions | None) -> t
         if birth is None and own is not None:
             raise
         # What was inherited still goes to the right file; it is only not followed.
-        return None, f"logto = {own.path}: {error.strerror}; logging goes on here" if own else ""
+        return None, f"logto = {own.path}: {why_not(error)}; logging goes on here" if own else ""
 
 
 #: The path of what :func:`open_log` has opened in this process.
@@ -124,14 +124,13 @@ def open_log(birth: Birth) -> None:
     """Make stderr the log file of a vassal while this process may still open any; what fails is tried later.
 
     For the child that :func:`log_to_stderr` is called in, before it drops its privileges (uWSGI's ``logto``).
-    A symbolic link is not followed here: in a folder of the vassal it might lead anywhere.
     """
     global _opened
     file = file_of(birth.vassal)
     if file is None or birth.vassal.logto2:
         return
     try:
-        fd = open_to_append(file.path, file.mode, file.uid, file.gid, follow=os.geteuid() != 0)
+        fd = open_to_append(file, file.mode, file.uid, file.gid)
     except OSError:
         return  # log_to_stderr() tries it as the vassal's user, and says what is wrong
     os.dup2(fd, 2)
@@ -149,9 +148,9 @@ def reopen(vassals: Iterable[Vassal] = ()) -> None:
     for vassal in vassals:
         if file := file_of(vassal):
             try:
-                os.close(open_to_append(file.path, file.mode, file.uid, file.gid))
+                os.close(open_to_append(file, file.mode, file.uid, file.gid))
             except OSError as error:
-                logger.warning("logto = {}: {}", file.path, error.strerror)
+                logger.warning("logto = {}: {}", file.path, why_not(error))
 
 
 def log_statuses(statuses: Iterable[VassalStatus]) -> None:

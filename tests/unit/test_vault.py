@@ -138,8 +138,6 @@ def test_an_address_that_another_server_took_meanwhile_is_refused(vault: SocketV
         {"chown_socket": "²"},
         {"chown_socket": "0:99999999999"},
         {"chmod_socket": 10**30},
-        {"chmod_socket": -1},
-        {"listen": 10**30},
     ],
     ids=repr,
 )
@@ -147,20 +145,17 @@ def test_values_that_no_call_takes_are_the_vassals_problem(
     vault: SocketVault, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     vault.bind(Vassal("app", socket=(unix(tmp_path / "app"),)))
-    for claim, sharing in (("app/2", ["app"]), ("app/3", [])):
-        address = unix(tmp_path / ("app" if sharing else "new"))
-        try:
-            vault.bind(Vassal("app", socket=(address,), **options), claim, sharing)
-        except ConfigError as error:
-            assert "cannot listen" in str(error)
-            assert vault.fds(claim) == []
-    assert not (tmp_path / "new").exists() or vault.fds("app/3"), "what was refused leaves nothing"
+    for claim, sharing, name in (("app/2", ["app"], "app"), ("app/3", [], "new")):
+        with pytest.raises(ConfigError, match=r"cannot listen at .*: .+"):
+            vault.bind(Vassal("app", socket=(unix(tmp_path / name),), **options), claim, sharing)
+        assert vault.fds(claim) == []
+    assert not (tmp_path / "new").exists(), "what was refused leaves nothing"
     assert greets(tmp_path / "app")
 
 
 @pytest.mark.parametrize("path", ["\0", "a\0b", "\ud800", "x" * 200, "a/" * 60])
 def test_paths_that_cannot_be_are_the_vassals_problem(vault: SocketVault, tmp_path: Path, path: str) -> None:
-    with pytest.raises(ConfigError, match="cannot listen at .*: .+"):
+    with pytest.raises(ConfigError, match=r"cannot listen at .*: .+"):
         vault.bind(Vassal("app", socket=(unix(tmp_path / path),)))
     assert vault.fds("app") == []
 
