@@ -45,14 +45,14 @@ _SAME = 0.5
 _ATTEMPTS, _ATTEMPT = 2, 7.0
 #: Fork servers that may die within so many seconds before the next one waits.
 _HOSTS, _HOSTS_PERIOD = 3, 10.0
-#: Failures of an attendant within so many seconds before the next one waits.
+#: Failures of a companion within so many seconds before the next one waits.
 _FAILURES, _FAILURES_PERIOD = 1, 10.0
 
 #: Starts an actor that serves the Emperor, who is its owner; gets the names of the vassals that there are.
 Engage = Callable[[Collection[str]], pykka.ActorRef[Any]]
 
 
-class Attendant:
+class Companion:
     """An actor beside the Emperor that is no process's: started anew when it fails, as if nothing had been."""
 
     def __init__(self, name: str, engage: Engage) -> None:
@@ -74,10 +74,10 @@ class Attendant:
 
 
 @dataclass(frozen=True, slots=True)
-class _AttendantDue:
+class _CompanionDue:
     """Time to start another one."""
 
-    attendant: Attendant
+    companion: Companion
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Emperor(Realm):
         self._closed = False
         self._longest_mercy = 0.0
         self._hosts = Budget(_HOSTS, _HOSTS_PERIOD)
-        self._attendants: list[Attendant] = []
+        self._companions: list[Companion] = []
 
     host: ImperialHost
 
@@ -154,10 +154,10 @@ class Emperor(Realm):
                 self._quit("whoever played the scenario is gone")
             case Down(actor=actor, error=error):
                 if error is not None:
-                    self._attendant_lost(actor, error)
-            case _AttendantDue(attendant=attendant):
+                    self._companion_lost(actor, error)
+            case _CompanionDue(companion=companion):
                 if not self._quitting:
-                    self._engage(attendant)
+                    self._engage(companion)
             case _:
                 return super().handle(message, now)
         return None
@@ -181,35 +181,35 @@ class Emperor(Realm):
         self._longest_mercy = max(self._longest_mercy, birth.mercy)
         return birth
 
-    def attend(self, name: str, engage: Engage) -> Attendant:
+    def accompany(self, name: str, engage: Engage) -> Companion:
         """Start an actor that serves this one, called ``name`` in the log, and again whenever it fails.
 
         To be called before this actor runs.
         """
-        attendant = Attendant(name, engage)
-        self._attendants.append(attendant)
-        attendant.actor = engage(())
-        return attendant
+        companion = Companion(name, engage)
+        self._companions.append(companion)
+        companion.actor = engage(())
+        return companion
 
-    def _attendant_lost(self, actor: pykka.ActorRef[Any], error: BaseException) -> None:
-        attendant = next((one for one in self._attendants if one.actor == actor), None)
-        if attendant is not None:
-            self._engage_again(attendant, error)
+    def _companion_lost(self, actor: pykka.ActorRef[Any], error: BaseException) -> None:
+        companion = next((one for one in self._companions if one.actor == actor), None)
+        if companion is not None:
+            self._engage_again(companion, error)
         else:
             self.journal.log("ERROR", f"{actor.actor_class.__name__} failed: {error!r}", self._now)
 
-    def _engage_again(self, attendant: Attendant, error: BaseException) -> None:
-        at = attendant.budget.permitted_at(self._now)
-        attendant.budget.charge(at)
-        text = f"the {attendant.name} failed, another one starts in {at - self._now:.1f} s: {error!r}"
+    def _engage_again(self, companion: Companion, error: BaseException) -> None:
+        at = companion.budget.permitted_at(self._now)
+        companion.budget.charge(at)
+        text = f"the {companion.name} failed, another one starts in {at - self._now:.1f} s: {error!r}"
         self.journal.log("ERROR", text, self._now)
-        self.after(at - self._now, _AttendantDue(attendant))
+        self.after(at - self._now, _CompanionDue(companion))
 
-    def _engage(self, attendant: Attendant) -> None:
+    def _engage(self, companion: Companion) -> None:
         try:
-            attendant.actor = attendant.engage(tuple(self._provinces))
+            companion.actor = companion.engage(tuple(self._provinces))
         except (OSError, RuntimeError) as error:  # no descriptor or no thread is left at the moment
-            self._engage_again(attendant, error)
+            self._engage_again(companion, error)
 
     def _host_lost(self) -> None:
         now = self._now

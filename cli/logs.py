@@ -1,5 +1,6 @@
 """The log of a process: where loguru's records, those of other libraries and the requests become lines."""
 
+import errno
 import logging
 import os
 import signal
@@ -14,7 +15,7 @@ from loguru import logger
 from pyemperor.actors.administration import VassalStatus
 from pyemperor.actors.outcome import Outcome
 from pyemperor.cli.lines import Entry, Json, Served, Style, colourful
-from pyemperor.cli.log_file import LogFile, LogFileOptions, open_to_append, why_not
+from pyemperor.cli.log_file import LogFile, LogFileOptions, open_to_append
 from pyemperor.cli.log_format import Request
 from pyemperor.cli.log_options import RequestLog, file_of, problem_entry, strftime_of
 from pyemperor.cli.pretty_lines import Pretty
@@ -108,7 +109,7 @@ def _log_file(birth: Birth | None, actor: str, file: LogFileOptions | None) -> t
         if birth is None and own is not None:
             raise
         # What was inherited still goes to the right file; it is only not followed.
-        return None, f"logto = {own.path}: {why_not(error)}; logging goes on here" if own else ""
+        return None, f"logto = {own.path}: {error.strerror}; logging goes on here" if own else ""
 
 
 #: The path of what :func:`open_log` has opened in this process.
@@ -150,7 +151,8 @@ def reopen(vassals: Iterable[Vassal] = ()) -> None:
             try:
                 os.close(open_to_append(file, file.mode, file.uid, file.gid))
             except OSError as error:
-                logger.warning("logto = {}: {}", file.path, why_not(error))
+                if error.errno != errno.ELOOP:  # a link is the vassal's own affair: its processes follow it
+                    logger.warning("logto = {}: {}", file.path, error.strerror)
 
 
 def log_statuses(statuses: Iterable[VassalStatus]) -> None:

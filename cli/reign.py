@@ -23,7 +23,7 @@ from pyemperor.actors.actor import Threads
 from pyemperor.actors.administration import Absolve, Reload, Status
 from pyemperor.actors.clock import monotonic
 from pyemperor.actors.control import Control
-from pyemperor.actors.emperor import Attendant, ChildEnded, Emperor, Govern, Quit
+from pyemperor.actors.emperor import ChildEnded, Companion, Emperor, Govern, Quit
 from pyemperor.actors.imperial_host import ImperialForkHost
 from pyemperor.actors.journal import Journal
 from pyemperor.actors.listeners import SocketVault
@@ -55,7 +55,7 @@ class _Signals:
     """What signals tell the Emperor, on its own thread."""
 
     emperor: Emperor
-    monitor: Attendant | None
+    monitor: Companion | None
 
     def __call__(self, number: int) -> object:
         emperor, now = self.emperor, monotonic()
@@ -178,7 +178,7 @@ def _rule(
     watch_signals(inbox, _Signals(emperor, monitor), *_HEARD)
     if (sock := process.control) is not None:
         ref = emperor.actor_ref  # whoever waits there hears when we are gone
-        emperor.attend("control socket", lambda _: Control.start(Threads(), ref, sock, owner=ref))
+        emperor.accompany("control socket", lambda _: Control.start(Threads(), ref, sock, owner=ref))
     process.up_with(inbox)
     emperor.run_here()
     if monitor is not None:
@@ -189,7 +189,7 @@ def _rule(
     return 0
 
 
-def _watch_vassals(emperor: Emperor, scenario: Scenario, sources: Sequence[Source]) -> Attendant | None:
+def _watch_vassals(emperor: Emperor, scenario: Scenario, sources: Sequence[Source]) -> Companion | None:
     """Start the imperial monitor, if there is anything to watch."""
     if not sources and not any(map(_touch_files, scenario.vassals)):
         return None
@@ -210,7 +210,7 @@ def _watch_vassals(emperor: Emperor, scenario: Scenario, sources: Sequence[Sourc
             owner=emperor.actor_ref,
         )
 
-    return emperor.attend("imperial monitor", engage)
+    return emperor.accompany("imperial monitor", engage)
 
 
 def _touch_files(vassal: Vassal) -> Sequence[str]:

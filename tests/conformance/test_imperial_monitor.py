@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loguru import logger
 
 from pyemperor.actors.actor import Actor, Inbox, Threads
 from pyemperor.actors.administration import Dismiss, Govern, Refuse, Reload
@@ -372,6 +373,21 @@ def test_8_a_folder_that_cannot_be_read_changes_nothing(watch: Watch, tmp_path: 
     folder.mkdir()
     (folder / "b.ini").write_text("two")
     assert {type(emperor.next()), type(emperor.next())} == {Dismiss, Govern}
+
+
+@pytest.mark.parametrize(("kind", "said"), [("missing", "make it, and its vassals start"), ("file", "name one")])
+def test_what_is_no_folder_is_said_with_what_to_do(watch: Watch, tmp_path: Path, kind: str, said: str) -> None:
+    """Better: uWSGI ends, or says nothing."""
+    folder = tmp_path / "later"
+    if kind == "file":
+        folder.touch()
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(str(line)), level="ERROR", format="{message}")
+    watch(f"dir://{folder}", freq=0.05).hears_nothing()
+    logger.remove(sink)
+    (line,) = lines
+    assert line.startswith(f"dir://{folder} cannot be read: ")
+    assert said in line
 
 
 def test_16_a_broken_file_is_refused_and_says_where(watch: Watch, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pyemperor.actors.administration import (
     Stop,
     VassalStatus,
 )
-from pyemperor.actors.emperor import Attendant
+from pyemperor.actors.emperor import Companion
 from pyemperor.actors.lifecycle import Key, Said
 from pyemperor.actors.simulation import World
 from pyemperor.protocol.errors import Problem
@@ -313,14 +313,16 @@ def test_a_monitor_that_fails_is_said_and_takes_nobody_along() -> None:
 
 
 class Clerk(Actor):
-    """An attendant that fails when it is told to."""
+    """A companion that fails when it is told to."""
 
     def handle(self, message: Any, now: float) -> None:
         raise RuntimeError(message)
 
 
-def attend(it: Play, engage: Callable[[Actor], pykka.ActorRef[Any]]) -> tuple[Attendant, list[tuple[float, Any]]]:
-    """Give the Emperor an attendant; when it was engaged, and for whom."""
+def accompanied(
+    it: Play, engage: Callable[[Actor], pykka.ActorRef[Any]]
+) -> tuple[Companion, list[tuple[float, Any]]]:
+    """Give the Emperor a companion; when it was engaged, and for whom."""
     (ref,) = pykka.ActorRegistry.get_by_class_name("Emperor")
     emperor: Any = ref._actor_weakref()
     engaged: list[tuple[float, Any]] = []
@@ -329,13 +331,13 @@ def attend(it: Play, engage: Callable[[Actor], pykka.ActorRef[Any]]) -> tuple[At
         engaged.append((it.world.now, tuple(governed)))
         return engage(emperor)
 
-    return emperor.attend("clerk", noted), engaged
+    return emperor.accompany("clerk", noted), engaged
 
 
-def test_an_attendant_that_fails_is_replaced_at_once_and_then_every_ten_seconds() -> None:
+def test_a_companion_that_fails_is_replaced_at_once_and_then_every_ten_seconds() -> None:
     it = Play(APP)
     with it.world:
-        clerk, engaged = attend(it, lambda emperor: Clerk.start(emperor.system, owner=emperor.actor_ref))
+        clerk, engaged = accompanied(it, lambda emperor: Clerk.start(emperor.system, owner=emperor.actor_ref))
         begun = it.world.now
         for _ in range(3):
             first = clerk.actor
@@ -353,7 +355,7 @@ def test_an_attendant_that_fails_is_replaced_at_once_and_then_every_ten_seconds(
         assert len(engaged) == 4, "who was asked to stop is not missed"
 
 
-def test_an_attendant_for_whom_there_is_no_thread_is_tried_again() -> None:
+def test_a_companion_for_whom_there_is_no_thread_is_tried_again() -> None:
     it = Play(APP)
     with it.world:
         lack = [None, RuntimeError("can't start new thread"), OSError("too many open files"), None]
@@ -363,7 +365,7 @@ def test_an_attendant_for_whom_there_is_no_thread_is_tried_again() -> None:
                 raise error
             return Clerk.start(emperor.system, owner=emperor.actor_ref)
 
-        clerk, engaged = attend(it, engage)
+        clerk, engaged = accompanied(it, engage)
         clerk.tell("a defect")
         it.run(30)
         assert len(engaged) == 4
