@@ -94,8 +94,14 @@ class Control(Actor):
     The socket stays its owner's: it is neither made nor closed here.
     """
 
-    def __init__(self, system: System, emperor: pykka.ActorRef[Any], sock: socket.socket) -> None:
-        super().__init__(system)
+    def __init__(
+        self,
+        system: System,
+        emperor: pykka.ActorRef[Any],
+        sock: socket.socket,
+        owner: pykka.ActorRef[Any] | None = None,
+    ) -> None:
+        super().__init__(system, owner)
         self._emperor = emperor
         self._sock = sock
         self._clients: set[_Client] = set()
@@ -152,12 +158,15 @@ class Control(Actor):
         if statuses is None:
             client.answer(control.Refusal("the Emperor cannot say how its vassals are", "its log says why"))
             return
-        known = [status.name for status in statuses]
-        name = request.name
-        if name is not None and name not in known:
-            meant = suggest(name, known)
-            client.answer(control.Refusal(f"there is no vassal {name}", meant or f"there are: {', '.join(known)}"))
+        names = {control.spoken(status.name): status.name for status in statuses}
+        known = list(names)
+        if request.name is not None and control.spoken(request.name) not in names:
+            asked_for = control.spoken(request.name)
+            meant = suggest(asked_for, known)
+            there_are = f"there are: {', '.join(known)}"
+            client.answer(control.Refusal(f"there is no vassal {asked_for}", meant or there_are))
             return
+        name = None if request.name is None else names[control.spoken(request.name)]
 
         def over(outcomes: Sequence[asked.Outcome]) -> None:
             self.actor_ref.tell(_Over(client, outcomes))
@@ -170,19 +179,22 @@ class Control(Actor):
                 self._ask(client, asked.Reload(name, over))
             case control.Reload():
                 self._ask(client, asked.Reload(name, lambda _: None))
-                client.answer(control.Begun(tuple(known) if name is None else (name,)))
+                client.answer(control.Begun(tuple(names.values()) if name is None else (name,)))
             case control.Stop(name=None):
                 client.keep = True
                 self._ask(client, asked.Stop(None, over))
             case control.Stop():
                 self._ask(client, asked.Stop(name, over))
-            case control.Absolve(name=one):
-                self._ask(client, asked.Absolve(one, over))
+            case control.Absolve():
+                self._ask(client, asked.Absolve(names[control.spoken(request.name)], over))
 
     def on_stop(self) -> None:
         self.actor_inbox.unwatch(self._sock.fileno())
         for client in list(self._clients):
             client.close()
+
+    def on_failure(self, *_: object) -> None:
+        self.on_stop()  # whoever waits for an answer is not to wait for ever
 
 
 def _outcomes(outcomes: Sequence[asked.Outcome]) -> control.Outcomes:

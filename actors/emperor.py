@@ -1,8 +1,11 @@
 """The Emperor: supervises one master per vassal, owns the listening sockets, judges the masters."""
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import pykka
 
 from pyemperor.actors.actor import Down, System
 from pyemperor.actors.administration import Dismiss, Govern, Outcome, Refuse, Reload, Stop
@@ -37,6 +40,47 @@ class _HostDue:
     """Time to start another fork server."""
 
 
+#: Seconds within which a second signal to quit is the same as the first.
+_SAME = 0.5
+#: How often whoever is left is killed at the end, and the seconds after each time.
+_ATTEMPTS, _ATTEMPT = 2, 7.0
+#: Fork servers that may die within so many seconds before the next one waits.
+_HOSTS, _HOSTS_PERIOD = 3, 10.0
+#: Failures of a companion within so many seconds before the next one waits.
+_FAILURES, _FAILURES_PERIOD = 1, 10.0
+
+#: Starts an actor that serves the Emperor, who is its owner; gets the names of the vassals that there are.
+Engage = Callable[[Collection[str]], pykka.ActorRef[Any]]
+
+
+class Companion:
+    """An actor beside the Emperor that is no process's: started anew when it fails, as if nothing had been."""
+
+    def __init__(self, name: str, engage: Engage) -> None:
+        self.name = name
+        self.engage = engage
+        self.budget = Budget(_FAILURES, _FAILURES_PERIOD)
+        self.actor: pykka.ActorRef[Any] | None = None
+
+    def tell(self, message: object) -> None:
+        """Tell whoever attends at the moment; nobody hears it between two."""
+        if self.actor is not None:
+            with contextlib.suppress(pykka.ActorDeadError):
+                self.actor.tell(message)
+
+    def stop(self) -> None:
+        """Ask it to stop, and do not wait: it may hang."""
+        if self.actor is not None:
+            self.actor.stop(block=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _CompanionDue:
+    """Time to start another one."""
+
+    companion: Companion
+
+
 @dataclass(frozen=True, slots=True)
 class _NoMercy:
     """The mercy of whoever is left without a supervisor is over, for so many times."""
@@ -52,14 +96,6 @@ class ImperialHost(Host, Protocol):
     def close(self) -> None: ...
     def reap(self) -> None: ...
     def kill_rest(self) -> None: ...
-
-
-#: Seconds within which a second signal to quit is the same as the first.
-_SAME = 0.5
-#: How often whoever is left is killed at the end, and the seconds after each time.
-_ATTEMPTS, _ATTEMPT = 2, 7.0
-#: Fork servers that may die within so many seconds before the next one waits.
-_HOSTS, _HOSTS_PERIOD = 3, 10.0
 
 
 class Emperor(Realm):
@@ -84,6 +120,7 @@ class Emperor(Realm):
         self._closed = False
         self._longest_mercy = 0.0
         self._hosts = Budget(_HOSTS, _HOSTS_PERIOD)
+        self._companions: list[Companion] = []
 
     host: ImperialHost
 
@@ -118,8 +155,10 @@ class Emperor(Realm):
                 self._quit("whoever played the scenario is gone")
             case Down(actor=actor, error=error):
                 if error is not None:
-                    text = f"{actor.actor_class.__name__} failed, and watches no more: {error!r}"
-                    self.journal.log("ERROR", text, now)
+                    self._companion_lost(actor, error)
+            case _CompanionDue(companion=companion):
+                if not self._quitting:
+                    self._engage(companion)
             case _:
                 return super().handle(message, now)
         return None
@@ -142,6 +181,36 @@ class Emperor(Realm):
             self.journal.log("INFO", text, self._now)
         self._longest_mercy = max(self._longest_mercy, birth.mercy)
         return birth
+
+    def accompany(self, name: str, engage: Engage) -> Companion:
+        """Start an actor that serves this one, called ``name`` in the log, and again whenever it fails.
+
+        To be called before this actor runs.
+        """
+        companion = Companion(name, engage)
+        self._companions.append(companion)
+        companion.actor = engage(())
+        return companion
+
+    def _companion_lost(self, actor: pykka.ActorRef[Any], error: BaseException) -> None:
+        companion = next((one for one in self._companions if one.actor == actor), None)
+        if companion is not None:
+            self._engage_again(companion, error)
+        else:
+            self.journal.log("ERROR", f"{actor.actor_class.__name__} failed: {error!r}", self._now)
+
+    def _engage_again(self, companion: Companion, error: BaseException) -> None:
+        at = companion.budget.permitted_at(self._now)
+        companion.budget.charge(at)
+        text = f"the {companion.name} failed, another one starts in {at - self._now:.1f} s: {error!r}"
+        self.journal.log("ERROR", text, self._now)
+        self.after(at - self._now, _CompanionDue(companion))
+
+    def _engage(self, companion: Companion) -> None:
+        try:
+            companion.actor = companion.engage(tuple(self._provinces))
+        except (OSError, RuntimeError) as error:  # no descriptor or no thread is left at the moment
+            self._engage_again(companion, error)
 
     def _host_lost(self) -> None:
         now = self._now

@@ -2,11 +2,10 @@
 
 import errno
 import grp
-import os
+import ipaddress
 import pwd
 import select
 import socket
-import stat
 from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from loguru import logger
 from pyemperor.actors.actor import Inbox
 from pyemperor.actors.doorbell import SocketDoorbell
 from pyemperor.actors.exchange import Exchange
+from pyemperor.actors.socket_file import SocketFile, bind_file
 from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.options import Vassal
 from pyemperor.protocol.values import Address
@@ -24,28 +24,27 @@ from pyemperor.protocol.values import Address
 class _Bound:
     sock: socket.socket
     address: Address
-    #: Device and inode of a unix socket's file: only ours is touched.
-    file: tuple[int, int] | None
+    #: The file of a unix socket: only ours is touched.
+    file: SocketFile | None
 
     def settle(self, vassal: Vassal) -> None:
         """Give it the owner, the mode and the backlog that ``vassal`` asks for; raises OSError."""
-        if self.file is not None and self.is_ours():
-            _own(self.address.path, vassal)
+        if self.file is not None:
+            self.file.give(_owner(vassal), vassal.chmod_socket)
         self.sock.listen(_backlog(vassal))
 
-    def is_ours(self) -> bool:
-        """Whether the file is still the one that was made for this socket."""
-        try:
-            found = os.lstat(self.address.path)
-        except FileNotFoundError:
-            return False
-        return (found.st_dev, found.st_ino) == self.file
+    def is_found(self) -> bool:
+        """Whether clients that go to its address come here."""
+        return self.file is None or self.file.is_ours()
 
     def close(self) -> None:
-        """Close the socket and remove its file."""
+        """Close the socket and remove its file; one that may not be removed stays, and is said."""
         self.sock.close()
-        if self.file is not None and self.is_ours():
-            os.unlink(self.address.path)
+        try:
+            if self.file is not None:
+                self.file.remove()
+        except OSError as error:
+            logger.info("{} stays behind until it is bound again: {}", self.address, error.strerror)
 
 
 class SocketVault:
@@ -61,13 +60,14 @@ class SocketVault:
     def bind(self, vassal: Vassal, claim: str = "", sharing: Collection[str] = ()) -> None:
         """Bind every address of ``vassal``, or none: raises ConfigError that says which and why not.
 
-        What the claims ``sharing`` hold is kept, with the owner, mode and backlog of the newest. ``claim`` is
-        the vassal's name unless given; what it has bound already stays as it is.
+        What the claims ``sharing`` hold is kept, with the owner, mode and backlog of the newest, unless its file
+        has been removed: then nobody finds it any more, and the address is bound anew. ``claim`` is the vassal's
+        name unless given; what it has bound already stays as it is.
         """
         claim = claim or vassal.name
         if claim in self._claims:
             return
-        held = [bound for other in sharing for bound in self._bounds(other)]
+        held = [bound for other in sharing for bound in self._bounds(other) if bound.is_found()]
         bounds: list[_Bound] = []
         self._claims[claim] = vassal.name, bounds
         try:
@@ -78,7 +78,7 @@ class SocketVault:
                 address = bound.address
                 if bound in held:
                     bound.settle(vassal)
-        except OSError as error:
+        except (OSError, ValueError, OverflowError) as error:  # the latter two of values that no call takes
             rival = self._rival(address, {claim, *sharing})
             self.release(claim)
             raise ConfigError(_problem(address, vassal, error, rival)) from None
@@ -124,17 +124,29 @@ def _bind(address: Address, vassal: Vassal) -> _Bound:
     sock = socket.socket(socket.AF_UNIX if address.kind == "unix" else tcp)
     file = None
     try:
-        if address.kind == "unix":
-            file = _bind_unix(sock, address.path, vassal)
+        if address.path.startswith("@"):
+            sock.bind("\0" + address.path[1:])
+        elif address.kind == "unix":
+            file = bind_file(sock, address.path, _owner(vassal), vassal.chmod_socket)
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((address.host, address.port))
+            sock.bind((_number(address.host), address.port))
         sock.listen(_backlog(vassal))
-    except OSError:
+    except BaseException:
         sock.close()
         raise
     sock.setblocking(False)
     return _Bound(sock, address, file)
+
+
+def _number(host: str) -> str:
+    """The address itself: to look a name up is to wait, and whoever binds has others to care for."""
+    if host and host != "localhost":
+        try:
+            ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            raise OSError(errno.EINVAL, f"{host} is a name, and no name is looked up here") from None
+    return host
 
 
 def _backlog(vassal: Vassal) -> int:
@@ -150,66 +162,25 @@ def _backlog(vassal: Vassal) -> int:
     return backlog
 
 
-def _bind_unix(sock: socket.socket, path: str, vassal: Vassal) -> tuple[int, int] | None:
-    if path.startswith("@"):
-        sock.bind("\0" + path[1:])
-        return None
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    _remove_stale(path)
-    before = os.umask(0o177)  # nobody may connect before mode and owner are right
-    try:
-        sock.bind(path)
-    finally:
-        os.umask(before)
-    try:
-        _own(path, vassal)
-    except OSError:
-        os.unlink(path)
-        raise
-    found = os.lstat(path)
-    return found.st_dev, found.st_ino
-
-
-def _own(path: str, vassal: Vassal) -> None:
-    if vassal.chown_socket:
-        user, _, group = vassal.chown_socket.partition(":")
-        os.chown(
-            path,
-            _id(user, lambda name: pwd.getpwnam(name).pw_uid),
-            _id(group, lambda name: grp.getgrnam(name).gr_gid),
-        )
-    os.chmod(path, vassal.chmod_socket)
+def _owner(vassal: Vassal) -> tuple[int, int]:
+    """User and group that ``chown-socket`` asks for; -1 leaves what there is. Raises OSError."""
+    user, _, group = vassal.chown_socket.partition(":")
+    return (
+        _id(user, lambda name: pwd.getpwnam(name).pw_uid),
+        _id(group, lambda name: grp.getgrnam(name).gr_gid),
+    )
 
 
 def _id(name: str, look_up: Callable[[str], int]) -> int:
     if not name:
         return -1
     try:
-        return int(name) if name.isdigit() else look_up(name)
+        return int(name) if name.isascii() and name.isdigit() else look_up(name)
     except KeyError:
         raise OSError(errno.EINVAL, f"there is no user or group {name!r}") from None
 
 
-def _remove_stale(path: str) -> None:
-    """Remove a socket that nobody listens at; a living one, or another kind of file, is not ours to remove."""
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise FileExistsError(errno.EEXIST, "a file that is no socket is in the way")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-        except (BlockingIOError, TimeoutError):
-            pass  # it is alive, and its queue is full
-    raise OSError(errno.EADDRINUSE, "another server listens there")
-
-
-def _problem(address: Address, vassal: Vassal, error: OSError, rival: str) -> Problem:
+def _problem(address: Address, vassal: Vassal, error: Exception, rival: str) -> Problem:
     key = "socket" if address in vassal.socket else "http-socket"
     if rival:
         found = f"cannot listen at {address}: vassal {rival} listens there"
@@ -218,8 +189,9 @@ def _problem(address: Address, vassal: Vassal, error: OSError, rival: str) -> Pr
         errno.EADDRINUSE: "stop the other server, or choose another address",
         errno.EACCES: "choose a folder (or a port above 1023) that this user may use",
         errno.EPERM: "only root can give a socket to another user",
-    }.get(error.errno or 0, "")
-    found = f"cannot listen at {address}: {error.strerror}"
+        errno.EINVAL: "write its number" if address.host else "",
+    }.get(getattr(error, "errno", None) or 0, "")
+    found = f"cannot listen at {address}: {getattr(error, 'strerror', None) or error}"
     return Problem(f"vassal {vassal.name}", 0, key, found, remedy=remedy)
 
 

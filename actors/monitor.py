@@ -5,6 +5,8 @@ vassals. What it watches are :class:`Source` objects: ``dir://`` and ``glob://``
 one (a database, say) implements the same few methods.
 """
 
+import contextlib
+import errno
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +29,13 @@ from pyemperor.protocol.options import Vassal
 _BURST = 0.01
 #: Seconds between two looks at files whose touching reloads a vassal.
 _TOUCH = 1.0
+
+#: What to do about a folder of vassals, by errno.
+_REMEDIES = {
+    errno.ENOENT: "there is no such folder; make it, and its vassals start at once",
+    errno.ENOTDIR: "it is no folder; name one that holds vassal files",
+    errno.EACCES: "this user may not read it; chmod or chown it, and its vassals start at once",
+}
 
 
 class Source(Protocol):
@@ -66,6 +75,11 @@ class _Stirred:
 
 
 @dataclass(frozen=True, slots=True)
+class Rescan:
+    """Look now, whatever the next look waits for."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Due:
     """Time to look."""
 
@@ -81,7 +95,8 @@ class Monitor(Actor):
     """Watches ``sources`` and tells the Emperor by ``tell``; looks every ``freq`` seconds, and at events.
 
     ``touch_files`` gives the files whose touching reloads a vassal; ``static`` are vassals that nobody reads
-    again, and which can be reloaded by their files all the same.
+    again, and which can be reloaded by their files all the same. ``governed`` are the names of the vassals that
+    a monitor before this one has told of: those that it does not find are dismissed.
     """
 
     def __init__(
@@ -93,6 +108,7 @@ class Monitor(Actor):
         *,
         touch_files: Callable[[Vassal], Collection[str]] = lambda _: (),
         static: Iterable[Vassal] = (),
+        governed: Iterable[str] = (),
         owner: pykka.ActorRef[Any] | None = None,
     ) -> None:
         super().__init__(system, owner)
@@ -111,6 +127,7 @@ class Monitor(Actor):
         self._touch_files = touch_files
         self._to_touch: dict[str, Collection[str]] = {v.name: touch_files(v) for v in static}
         self._reserved = frozenset(self._to_touch)
+        self._orphans = set(governed) - self._reserved
         self._touched: Watchlist[str] = Watchlist(settle=0.0)
         #: Files to touch that were looked for; one that is new to us was not touched by being there.
         self._looked_for: Collection[str] = frozenset()
@@ -124,12 +141,17 @@ class Monitor(Actor):
         for source in self._sources:
             source.close(self.actor_inbox)
 
+    def on_failure(self, *_: object) -> None:
+        self.on_stop()
+
     def handle(self, message: Any, now: float) -> None:
         match message:
             case _Stirred():
                 self._wake(now, now + _BURST)
             case _Due():
                 self._timer = None
+                self._look(now)
+            case Rescan():
                 self._look(now)
             case _Reread(key=key):
                 if key in self._names:
@@ -140,6 +162,11 @@ class Monitor(Actor):
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = self.after(max(0.0, at - now), _Due())
+
+    def _remind(self, reread: _Reread) -> None:
+        """What the Emperor calls, on its own thread; nobody may be here any more to hear it."""
+        with contextlib.suppress(pykka.ActorDeadError):  # then another monitor comes, and reads all anew
+            self.actor_ref.tell(reread)
 
     # ---- looking --------------------------------------------------------------------------------------------
 
@@ -156,6 +183,7 @@ class Monitor(Actor):
             self._carry_out(change)
         for gone in self._source_of.keys() - seen.keys() - self._watched.known.keys():
             del self._source_of[gone]
+        self._dismiss_orphans()
         self._look_at_touched(now)
         due = self._watched.next_at
         freq = min(self._freq, _TOUCH) if self._looked_for else self._freq
@@ -165,7 +193,7 @@ class Monitor(Actor):
         try:
             seen = self._last[source.uri] = source.scan()
         except OSError as error:
-            problem = error.strerror or str(error)
+            problem = _REMEDIES.get(error.errno or 0) or error.strerror or str(error)
             if self._ailing.get(source.uri) != problem:
                 self._ailing[source.uri] = problem
                 logger.error("{} cannot be read: {}; its vassals go on as they are", source.uri, problem)
@@ -173,6 +201,13 @@ class Monitor(Actor):
         if self._ailing.pop(source.uri, None) is not None:
             logger.info("{} can be read again", source.uri)
         return seen
+
+    def _dismiss_orphans(self) -> None:
+        """Once all is known that there is, dismiss what a monitor before this one knew besides."""
+        if self._orphans and not self._ailing and self._watched.next_at is None:
+            for name in sorted(self._orphans - set(self._names.values())):
+                self._tell(Dismiss(name))
+            self._orphans.clear()
 
     def _look_at_touched(self, now: float) -> None:
         paths = {path for files in self._to_touch.values() for path in files}
@@ -216,7 +251,7 @@ class Monitor(Actor):
     def _read(self, key: str) -> None:
         name = self._names[key]
         formerly = self._formerly.get(key, "")
-        reread = partial(self.actor_ref.tell, _Reread(key))
+        reread = partial(self._remind, _Reread(key))
         try:
             vassal = self._source_of[key].read(key, reloading=(formerly or name) in self._to_touch)
         except ConfigError as error:

@@ -21,6 +21,7 @@ from pyemperor.actors.linux import (
     IN_Q_OVERFLOW,
     FileEvents,
 )
+from pyemperor.actors.small_file import read_small
 from pyemperor.protocol.options import Vassal
 
 #: What the name of a vassal file ends in (uWSGI's, and TOML's).
@@ -31,7 +32,8 @@ class FileVersion(NamedTuple):
     """What tells one version of a file from another; of a symbolic link, that of the file it leads to.
 
     Nanoseconds of its last change, so that two edits within a second are two; device and inode, for an older
-    file moved in and a link that leads elsewhere; and what is in it. ``content`` is empty when it cannot be read.
+    file moved in and a link that leads elsewhere; and what is in it. ``content`` is empty when it cannot be read,
+    or is too much to be read.
     """
 
     changed_ns: int
@@ -66,6 +68,8 @@ class VassalFiles:
         self._extensions = tuple(extensions)
         #: By path, what stat(2) says and the version that goes with it; the third: whether it may be trusted.
         self._cache: dict[str, tuple[tuple[int, ...], FileVersion, bool]] = {}
+        #: By path, what keeps us from looking at it.
+        self._ailing: dict[str, str] = {}
         self._events: FileEvents | None = None
         self._watches: dict[int, str] = {}
         #: Files that were written to and not closed since, by their real path.
@@ -91,7 +95,7 @@ class VassalFiles:
         self._watch_folders()
         seen: dict[str, FileVersion] = {}
         for path in self._paths():
-            if version := self._version(path):
+            if version := self._looked_at(path):
                 seen[path] = version
         for gone in self._cache.keys() - seen.keys():
             del self._cache[gone]
@@ -111,6 +115,18 @@ class VassalFiles:
         for name in sorted(names):
             if name.endswith(self._extensions) and not name.startswith("."):
                 yield os.path.join(self._path, name)
+
+    def _looked_at(self, path: str) -> FileVersion | None:
+        try:
+            version = self._version(path)
+        except Exception as error:
+            # Whatever it is about this one, the others are to be seen; this one stays as it was.
+            if self._ailing.get(path) != repr(error):
+                self._ailing[path] = repr(error)
+                logger.exception("{} could not be looked at, which is a defect of PyEmperor", path)
+            return self._cache[path][1] if path in self._cache else None
+        self._ailing.pop(path, None)
+        return version
 
     def _version(self, path: str) -> FileVersion | None:
         try:
@@ -180,6 +196,8 @@ class VassalFiles:
             inbox.unwatch(self._events.fd)
             self._events.close()
             self._events = None
+            self._watches = {}
+            self._written.clear()
 
 
 def touched(paths: Collection[str]) -> Mapping[str, tuple[int, int]]:
@@ -196,8 +214,6 @@ def touched(paths: Collection[str]) -> Mapping[str, tuple[int, int]]:
 
 def _digest(path: str) -> bytes:
     try:
-        # Without waiting for a writer, should it have become a pipe since.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            return hashlib.blake2b(file.read(), digest_size=16).digest()
+        return hashlib.blake2b(read_small(path), digest_size=16).digest()
     except OSError:
         return b""  # whoever reads it will say why not

@@ -15,6 +15,7 @@ import msgspec
 
 from pyemperor import __version__
 from pyemperor.actors.confinement import missing_tools
+from pyemperor.actors.small_file import read_small
 from pyemperor.protocol.dialect import Loaded, World, load
 from pyemperor.protocol.dialect.loader import SUFFIXES, split_section
 from pyemperor.protocol.dialect_options import emperor_of, vassal_of
@@ -187,8 +188,7 @@ def _cpus() -> int:
 def _loaded(path: str, emperor: EmperorOptions | None = None, reloading: bool = False) -> Loaded:
     file, section = split_address(path)
     if os.path.splitext(file)[1].lower() not in SUFFIXES:
-        expected = f"{' '.join(SUFFIXES)} .toml"
-        raise ConfigError(Problem(path, 0, "", "the ending of its name tells no format", expected))
+        raise ConfigError(_no_format(path, file))
     before: list[tuple[str, str]] = []
     after: list[tuple[str, str]] = []
     if emperor is not None:  # in the order of the command line that uWSGI's Emperor makes for a vassal
@@ -201,13 +201,22 @@ def _loaded(path: str, emperor: EmperorOptions | None = None, reloading: bool = 
     return load(os.path.basename(file), here, section=section, shown=file, before=before, after=after)
 
 
+def _no_format(path: str, file: str) -> Problem:
+    """What is wrong with a path that does not end as a configuration does."""
+    if os.path.isdir(file):
+        return Problem(path, 0, "", "this is a folder", "a file", f"its vassals are run by --emperor {file}")
+    if not os.path.lexists(file):
+        return Problem(path, 0, "", "there is no such file")
+    remedy = "name it .ini if its options stand below [uwsgi]"
+    return Problem(path, 0, "", "the ending of its name tells no format", f"{' '.join(SUFFIXES)} .toml", remedy)
+
+
 def _folder(path: str) -> str:
     return os.path.dirname(os.path.abspath(split_address(path)[0]))
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="utf-8", newline="") as file:
-        return file.read()
+    return read_small(path).decode()
 
 
 def _name(lookup: Any, number: int) -> str:

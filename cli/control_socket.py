@@ -21,6 +21,7 @@ _NAME = "pyemperor/control.sock"
 #: What it ends in elsewhere, so that it is found.
 _SUFFIX = ".pyemperor.sock"
 _OURS = re.compile(r"(/pyemperor/control|\.pyemperor)\.sock$")
+_REMEDY = "give it a place of its own: control-socket = PATH, or none"
 #: Values of ``control-socket`` that mean that there is to be none.
 _NONE = frozenset({"none", "off", "false", "-"})
 #: The ids of a socket that this process makes are its own until it has dropped its privileges.
@@ -46,8 +47,7 @@ def control_socket(options: EmperorOptions, identity: Identity | None) -> Iterat
         if bound is not None:
             bound.close()
         # In a folder that the user who we are now may not write to it stays, and is replaced at the next start.
-        with contextlib.suppress(PermissionError):
-            vault.release("control")
+        vault.release("control")
 
 
 def default_paths(options: EmperorOptions) -> list[str]:
@@ -62,11 +62,14 @@ def default_paths(options: EmperorOptions) -> list[str]:
 
 
 def _bind_any(vault: SocketVault, options: EmperorOptions, identity: Identity | None) -> socket.socket | None:
+    problems = []
     for path in default_paths(options):
         try:
             return _bind(vault, path, identity)
         except ConfigError as error:
-            logger.info("no control socket there: {}", error.problems[0].found)
+            problems.append(error.problems[0].found)
+    if problems:
+        logger.warning("nobody can ask this Emperor: {} ({})", "; ".join(problems), _REMEDY)
     return None
 
 

@@ -127,7 +127,7 @@ class LogFile:
         path = self.options.path
         try:
             # The lock belongs to this opening alone; the one that logs is shared with our children.
-            full = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            full = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 fcntl.flock(full, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 mine, found = os.fstat(full), os.stat(path)
@@ -154,7 +154,7 @@ class LogFile:
 
     def _open(self, mode: int | None, uid: int = -1, gid: int = -1) -> None:
         """Let ``fd`` be the file that has the name; with a ``mode`` it is made if there is none."""
-        fd = open_to_append(self.options.path, mode, uid, gid)
+        fd = open_to_append(self.options, mode, uid, gid)
         try:
             found = os.fstat(fd)
             os.dup2(fd, self._fd)
@@ -163,32 +163,54 @@ class LogFile:
         self._identity = (found.st_dev, found.st_ino)
 
 
-def open_to_append(path: str, mode: int | None, uid: int = -1, gid: int = -1, *, follow: bool = True) -> int:
-    """Open ``path`` for appending; with a ``mode`` it is made if there is none, for this owner if we are root.
+def open_to_append(file: LogFileOptions, mode: int | None, uid: int = -1, gid: int = -1) -> int:
+    """Open ``file`` for appending; with a ``mode`` it is made if there is none, for this owner if we are root.
 
-    ``follow`` false refuses a symbolic link (ELOOP). It never waits, for the reader of a FIFO for example. Raises
-    OSError.
+    For another user root follows no symbolic link: in a folder of theirs it may lead anywhere (ELOOP). It never
+    waits, for the reader of a FIFO for example. Raises OSError.
     """
+    path = file.path
     flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-    if not follow:
+    root = os.geteuid() == 0
+    if root and file.uid > 0:
         flags |= os.O_NOFOLLOW
     try:
         return os.open(path, flags)
     except FileNotFoundError:
         if mode is None:
             raise
+    except OSError as error:
+        if error.errno == errno.ELOOP and (fd := _already_open(path)) is not None:
+            return fd
+        raise
     try:
         fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return os.open(path, flags)  # another process was faster
     try:
-        if os.geteuid() == 0:
+        if root:
             os.fchown(fd, uid, gid)
         os.fchmod(fd, mode)
     except OSError as error:
         os.close(fd)
         raise OSError(error.errno or errno.EIO, error.strerror, path) from None
     return fd
+
+
+def why_not(error: OSError) -> str:
+    """Why a log file could not be opened, and what to do."""
+    if error.errno == errno.ELOOP:
+        return "a symbolic link, which root does not follow for another user: name the file that it leads to"
+    return error.strerror or str(error)
+
+
+def _already_open(path: str) -> int | None:
+    """Our own output once more, if it is what ``path`` leads to: ``/dev/stdout`` is a link everywhere."""
+    for fd in (1, 2):
+        with contextlib.suppress(OSError):  # it leads nowhere, or that one is closed: then it is not the same
+            if os.path.samestat(os.stat(path), os.fstat(fd)):
+                return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    return None
 
 
 def _marks(paths: tuple[str, ...]) -> tuple[tuple[int, int] | None, ...]:

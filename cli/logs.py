@@ -1,5 +1,6 @@
 """The log of a process: where loguru's records, those of other libraries and the requests become lines."""
 
+import errno
 import logging
 import os
 import signal
@@ -124,14 +125,13 @@ def open_log(birth: Birth) -> None:
     """Make stderr the log file of a vassal while this process may still open any; what fails is tried later.
 
     For the child that :func:`log_to_stderr` is called in, before it drops its privileges (uWSGI's ``logto``).
-    A symbolic link is not followed here: in a folder of the vassal it might lead anywhere.
     """
     global _opened
     file = file_of(birth.vassal)
     if file is None or birth.vassal.logto2:
         return
     try:
-        fd = open_to_append(file.path, file.mode, file.uid, file.gid, follow=os.geteuid() != 0)
+        fd = open_to_append(file, file.mode, file.uid, file.gid)
     except OSError:
         return  # log_to_stderr() tries it as the vassal's user, and says what is wrong
     os.dup2(fd, 2)
@@ -149,9 +149,10 @@ def reopen(vassals: Iterable[Vassal] = ()) -> None:
     for vassal in vassals:
         if file := file_of(vassal):
             try:
-                os.close(open_to_append(file.path, file.mode, file.uid, file.gid))
+                os.close(open_to_append(file, file.mode, file.uid, file.gid))
             except OSError as error:
-                logger.warning("logto = {}: {}", file.path, error.strerror)
+                if error.errno != errno.ELOOP:  # a link is the vassal's own affair: its processes follow it
+                    logger.warning("logto = {}: {}", file.path, error.strerror)
 
 
 def log_statuses(statuses: Iterable[VassalStatus]) -> None:

@@ -75,4 +75,4 @@ def make_folder(path: str, owner: Identity | None) -> None:
         raise FileNotFoundError(errno.ENOENT, "there is no such folder", path)
     os.mkdir(path, 0o755)
     if owner is not None and os.geteuid() == 0:
-        os.chown(path, owner.uid, owner.gid)
+        os.chown(path, owner.uid, owner.gid, follow_symlinks=False)

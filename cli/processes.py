@@ -33,7 +33,7 @@ from pyemperor.protocol.cgi import base_environment
 from pyemperor.protocol.messages import Birth
 
 #: An operator's wish that a process ends.
-_ENDS = (signal.SIGTERM, signal.SIGINT)
+_ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 def log_level(traced: bool) -> str:
@@ -71,6 +71,8 @@ def live_as_master(
     """Run a VassalMaster until it ends; the value is the exit code."""
     assert office is not None
     log_to_stderr(birth.log_style, level=log_level(birth.traced), birth=birth)
+    if os.geteuid() == 0 and not (birth.traced or birth.vassal.cgi_run_as_owner):
+        logger.warning("runs as root, and so do its scripts: write uid = USER, or cgi-run-as-owner")
     return _run(new_master(Threads(), birth, upward(link, *_ENDS, signal.SIGHUP), office, listeners))
 
 

@@ -11,9 +11,10 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pykka
 from loguru import logger
@@ -23,11 +24,11 @@ from pyemperor.actors.actor import Threads
 from pyemperor.actors.administration import Absolve, Reload, Status
 from pyemperor.actors.clock import monotonic
 from pyemperor.actors.control import Control
-from pyemperor.actors.emperor import ChildEnded, Emperor, Govern, Quit
+from pyemperor.actors.emperor import ChildEnded, Companion, Emperor, Govern, Quit
 from pyemperor.actors.imperial_host import ImperialForkHost
 from pyemperor.actors.journal import Journal
 from pyemperor.actors.listeners import SocketVault
-from pyemperor.actors.monitor import Monitor, Source
+from pyemperor.actors.monitor import Monitor, Rescan, Source
 from pyemperor.actors.monitor_files import VassalFiles
 from pyemperor.actors.overseer import Overseer
 from pyemperor.actors.pipe import Pipe
@@ -55,6 +56,7 @@ class _Signals:
     """What signals tell the Emperor, on its own thread."""
 
     emperor: Emperor
+    monitor: Companion | None
 
     def __call__(self, number: int) -> object:
         emperor, now = self.emperor, monotonic()
@@ -66,6 +68,9 @@ class _Signals:
             case signal.SIGUSR1:
                 reopen(emperor.vassals)
                 log_statuses(emperor.handle(Status(), now))
+            case signal.SIGWINCH:
+                if self.monitor is not None:
+                    self.monitor.tell(Rescan())
             case signal.SIGURG:
                 for one in emperor.handle(Status(), now):
                     emperor.handle(Absolve(one.name, lambda _: None), now)
@@ -75,7 +80,8 @@ class _Signals:
 
 
 _HEARD = (
-    signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGURG, signal.SIGCHLD
+    signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGURG, signal.SIGWINCH,
+    signal.SIGCHLD,
 )  # fmt: skip
 
 
@@ -168,13 +174,15 @@ def _rule(
     inbox = emperor.actor_inbox
     if link is not None:
         journal.up = Pipe(inbox, link, lambda message, _: FromParent(message), ParentLost).send
-    watch_signals(inbox, _Signals(emperor), *_HEARD)
-    stop_monitor = _watch_vassals(emperor, scenario, sources)
-    if process.control is not None:
-        Control.start(Threads(), emperor.actor_ref, process.control)  # whoever waits there hears when we are gone
+    monitor = _watch_vassals(emperor, scenario, sources)
+    watch_signals(inbox, _Signals(emperor, monitor), *_HEARD)
+    if (sock := process.control) is not None:
+        ref = emperor.actor_ref  # whoever waits there hears when we are gone
+        emperor.accompany("control socket", lambda _: Control.start(Threads(), ref, sock, owner=ref))
     process.up_with(inbox)
     emperor.run_here()
-    stop_monitor()
+    if monitor is not None:
+        monitor.stop()
     if emperor.failure is not None:
         return _EX_SOFTWARE
     logger.bind(actor="emperor", event="buried").info("the Emperor is buried: every process has ended")
@@ -189,25 +197,28 @@ def _open_files() -> tuple[int, int]:
     return former
 
 
-def _watch_vassals(emperor: Emperor, scenario: Scenario, sources: Sequence[Source]) -> Callable[[], object]:
-    """Start the imperial monitor, if there is anything to watch; what is returned stops it."""
+def _watch_vassals(emperor: Emperor, scenario: Scenario, sources: Sequence[Source]) -> Companion | None:
+    """Start the imperial monitor, if there is anything to watch."""
     if not sources and not any(map(_touch_files, scenario.vassals)):
-        return lambda: None
+        return None
 
     def tell(message: object) -> None:
         with contextlib.suppress(pykka.ActorDeadError):  # it has ended, and needs no vassals any more
             emperor.actor_ref.tell(message)
 
-    monitor = Monitor.start(
-        Threads(),
-        sources,
-        tell,
-        scenario.emperor.emperor_freq,
-        touch_files=_touch_files,
-        static=scenario.vassals,
-        owner=emperor.actor_ref,
-    )
-    return partial(monitor.stop, block=False)  # it may hang in a folder that does
+    def engage(governed: Collection[str]) -> pykka.ActorRef[Any]:
+        return Monitor.start(
+            Threads(),
+            sources,
+            tell,
+            scenario.emperor.emperor_freq,
+            touch_files=_touch_files,
+            static=scenario.vassals,
+            governed=governed,
+            owner=emperor.actor_ref,
+        )
+
+    return emperor.accompany("imperial monitor", engage)
 
 
 def _touch_files(vassal: Vassal) -> Sequence[str]:

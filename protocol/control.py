@@ -113,8 +113,31 @@ Answer = Statuses | Outcomes | Begun | Refusal
 
 
 def encode(message: Request | Answer) -> bytes:
-    """The line that carries ``message``."""
-    return msgspec.json.encode(message) + b"\n"
+    """The line that carries ``message``; what is no UTF-8 in its texts goes as :func:`spoken`."""
+    try:
+        return msgspec.json.encode(message) + b"\n"
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_spoken(msgspec.to_builtins(message))) + b"\n"
+
+
+def spoken(text: str) -> str:
+    """``text`` as it is said here and in logs: bytes of a file name that are no UTF-8 are escaped.
+
+    >>> print(spoken("caf\\udce9"), spoken("café"))
+    caf\\udce9 café
+    """
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _spoken(value: Any) -> Any:
+    match value:
+        case str():
+            return spoken(value)
+        case dict():
+            return {_spoken(key): _spoken(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_spoken(one) for one in value]
+    return value
 
 
 def decode_request(line: bytes) -> Request:

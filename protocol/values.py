@@ -30,6 +30,8 @@ from pyemperor.protocol.report import did_you_mean
 _TCP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]*):(?P<port>\d{1,5})")
 #: Linux: sizeof(sockaddr_un.sun_path) is 108, with the closing NUL.
 SUN_PATH = 107
+#: Linux: an id has 32 bits, and the last one means "leave it as it is".
+_MOST_ID = 2**32 - 2
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -114,6 +116,8 @@ def owner(value: object) -> str:
     result = text(value)
     if not re.fullmatch(r"[^\s:/-][^\s:/]*", result):
         raise ValueError('write a name like "www-data", or a number')
+    if result.isdigit() and not (result.isascii() and len(result) <= 10 and int(result) <= _MOST_ID):
+        raise ValueError(f"a number of a user or group is at most {_MOST_ID}")
     return result
 
 
@@ -166,8 +170,9 @@ def address(value: object, base: str) -> Address:
         raise ValueError('write "host:port" with the port in digits')
     where = re.sub("^unix:(//)?", "", where)  # nginx's way to write it
     file = where if where.startswith("@") else path(where, base)
-    if len(file.encode()) > SUN_PATH:
-        raise ValueError(f"{file} has {len(file.encode())} bytes, the system's limit is {SUN_PATH}")
+    length = len(file.encode(errors="surrogateescape"))  # names of files need not be UTF-8
+    if length > SUN_PATH:
+        raise ValueError(f"{file} has {length} bytes, the system's limit is {SUN_PATH}")
     return Address("unix", path=file)
 
 

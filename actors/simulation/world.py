@@ -38,7 +38,7 @@ _EMPERORS_SIGNALS: Reactions = {
     SIGHUP: lambda _: Reload(),
 }
 #: SIGUSR2 prints the stacks, which are not there.
-_CHILDS_SIGNALS: Reactions = {SIGTERM: Terminated, SIGINT: Terminated, SIGUSR2: None}
+_CHILDS_SIGNALS: Reactions = {**dict.fromkeys((SIGTERM, SIGINT, SIGQUIT), Terminated), SIGUSR2: None}
 #: Seconds from a fork to the first message that the child handles.
 _BOOT = 0.0005
 

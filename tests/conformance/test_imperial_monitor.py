@@ -5,6 +5,7 @@
 
 import os
 import queue
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loguru import logger
 
-from pyemperor.actors.actor import Inbox, Threads
+from pyemperor.actors.actor import Actor, Inbox, Threads
 from pyemperor.actors.administration import Dismiss, Govern, Refuse, Reload
-from pyemperor.actors.monitor import Monitor
-from pyemperor.actors.monitor_files import VassalFiles
+from pyemperor.actors.monitor import Monitor, Rescan
+from pyemperor.actors.monitor_files import FileVersion, VassalFiles
+from pyemperor.actors.small_file import read_small
 from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.options import Vassal
 
@@ -372,6 +375,21 @@ def test_8_a_folder_that_cannot_be_read_changes_nothing(watch: Watch, tmp_path: 
     assert {type(emperor.next()), type(emperor.next())} == {Dismiss, Govern}
 
 
+@pytest.mark.parametrize(("kind", "said"), [("missing", "make it, and its vassals start"), ("file", "name one")])
+def test_what_is_no_folder_is_said_with_what_to_do(watch: Watch, tmp_path: Path, kind: str, said: str) -> None:
+    """Better: uWSGI ends, or says nothing."""
+    folder = tmp_path / "later"
+    if kind == "file":
+        folder.touch()
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(str(line)), level="ERROR", format="{message}")
+    watch(f"dir://{folder}", freq=0.05).hears_nothing()
+    logger.remove(sink)
+    (line,) = lines
+    assert line.startswith(f"dir://{folder} cannot be read: ")
+    assert said in line
+
+
 def test_16_a_broken_file_is_refused_and_says_where(watch: Watch, tmp_path: Path) -> None:
     """16. and 17. A broken configuration is known to be so before anything that runs is touched."""
     file = tmp_path / "a.ini"
@@ -419,3 +437,134 @@ def test_a_static_vassals_name_is_not_taken_away(watch: Watch, tmp_path: Path) -
     (tmp_path / "a.ini").write_text("one")
     emperor = watch(tmp_path, static=[Vassal("a")])
     assert emperor.govern() == (f"{tmp_path.name}.a", "one")
+
+
+def test_a_look_may_be_asked_for(tmp_path: Path) -> None:
+    """Section 4, SIGWINCH: the folder is looked at at once."""
+    emperor = Emperor()
+    monitor = Monitor.start(Threads(), [Blind(str(tmp_path), read)], emperor.heard.put, NEVER)
+    assert emperor.hears_nothing()
+    (tmp_path / "a.ini").write_text("one")
+    assert emperor.hears_nothing()
+    monitor.tell(Rescan())
+    assert emperor.govern() == ("a", "one")
+    monitor.stop()
+
+
+# ---- what is no vassal file, whatever its name says -----------------------------------------------------------
+
+
+def test_a_file_too_large_is_refused_unread_and_the_others_are_served(watch: Watch, tmp_path: Path) -> None:
+    """Better: uWSGI's vassal would read all of it."""
+    (tmp_path / "b.ini").write_text("one")
+    with (tmp_path / "a.ini").open("wb") as file:
+        file.truncate(1 << 40)
+    emperor = Emperor()
+    sources = [VassalFiles(str(tmp_path), lambda path, reloading: Vassal("b", chdir=read_small(path).decode()))]
+    monitor = Monitor.start(Threads(), sources, emperor.heard.put, NEVER)
+    refused = emperor.next()
+    assert isinstance(refused, Refuse)
+    assert "larger than 1048576 bytes" in str(refused.problems[0])
+    assert emperor.govern() == ("b", "one")
+    monitor.stop()
+
+
+@pytest.mark.parametrize("kind", ["/dev/zero", "/dev/tty", "/proc/self/mem", "fifo", "socket", "folder"])
+def test_what_is_no_file_is_neither_opened_nor_waited_for(watch: Watch, tmp_path: Path, kind: str) -> None:
+    """Better: uWSGI takes no folder, but opens whatever else there is."""
+    odd = tmp_path / "a.ini"
+    match kind:
+        case "fifo":
+            os.mkfifo(odd)
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.bind(str(odd))
+        case "folder":
+            odd.mkdir()
+        case _:
+            odd.symlink_to(kind)
+    (tmp_path / "b.ini").write_text("one")
+    emperor = watch(tmp_path)
+    heard = emperor.next()
+    if isinstance(heard, Refuse):  # some of /proc say that they are regular files
+        heard = emperor.next()
+    assert isinstance(heard, Govern)
+    assert heard.vassal.name == "b"
+    with pytest.raises(OSError, match=r"no regular file|larger than|Is a directory|Input/output|denied"):
+        read_small(str(odd))
+
+
+class Unlucky(VassalFiles):
+    """A source that fails at the files called ``a`` as nobody has foreseen."""
+
+    def _version(self, path: str) -> FileVersion | None:
+        if path.endswith("a.ini"):
+            raise ZeroDivisionError
+        return super()._version(path)
+
+
+def test_what_is_wrong_with_one_file_hides_no_other(watch: Watch, tmp_path: Path) -> None:
+    for name in ("a.ini", "b.ini"):
+        (tmp_path / name).write_text("one")
+    emperor = watch(tmp_path, kind=Unlucky)
+    assert emperor.govern() == ("b", "one")
+    assert emperor.hears_nothing()
+
+
+# ---- a monitor that has failed, and the one after it ----------------------------------------------------------
+
+
+class Mortal(VassalFiles):
+    """A source that ends its monitor when there is a file ``die``."""
+
+    def scan(self) -> dict[str, FileVersion]:
+        if os.path.exists(os.path.join(self._path, "die")):
+            raise MemoryError
+        return super().scan()
+
+
+class Owner(Actor):
+    """Passes on what it is told."""
+
+    def __init__(self, system: Threads, emperor: Emperor) -> None:
+        super().__init__(system)
+        self._emperor = emperor
+
+    def handle(self, message: Any, now: float) -> None:
+        self._emperor.heard.put(message)
+
+
+def test_who_wants_a_dead_monitor_to_read_again_is_not_harmed(tmp_path: Path) -> None:
+    (tmp_path / "a.ini").write_text("one")
+    emperor = Emperor()
+    source = Mortal(str(tmp_path), read)
+    owner = Owner.start(Threads(), emperor)
+    monitor = Monitor.start(Threads(), [source], emperor.heard.put, NEVER, owner=owner)
+    message = emperor.next()
+    (tmp_path / "die").touch()
+    down = emperor.next()
+    assert down.actor == monitor
+    assert isinstance(down.error, MemoryError)
+    message.reread()
+    (tmp_path / "die").unlink()
+    another = Monitor.start(Threads(), [source], emperor.heard.put, NEVER)
+    assert emperor.govern() == ("a", "one")
+    (tmp_path / "a.ini").write_text("two")
+    assert emperor.govern() == ("a", "two"), "it watches the folder itself"
+    another.stop()
+    owner.stop()
+
+
+def test_the_next_monitor_dismisses_what_has_gone_meanwhile(watch: Watch, tmp_path: Path) -> None:
+    (tmp_path / "a.ini").write_text("one")
+    emperor = watch(tmp_path, governed=["a", "b", "static"], static=[Vassal("static")])
+    assert emperor.govern() == ("a", "one")
+    assert emperor.next() == Dismiss("b")
+    assert emperor.hears_nothing()
+
+
+def test_while_a_folder_cannot_be_read_nobody_is_dismissed(watch: Watch, tmp_path: Path) -> None:
+    emperor = watch(tmp_path / "later", freq=0.05, governed=["a"])
+    assert emperor.hears_nothing()
+    (tmp_path / "later").mkdir()
+    assert emperor.next() == Dismiss("a")

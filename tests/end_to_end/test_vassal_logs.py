@@ -131,7 +131,7 @@ def test_disabled_logging_and_its_exceptions(folder: Path, log: Path) -> None:
 
 def test_a_log_file_that_cannot_be_opened_costs_no_request_and_no_line(folder: Path) -> None:
     server = Server(folder, _SITE + 'logto = "nowhere/site.log"\n')
-    warning = server.wait_for(actor="master:site", level="WARNING")
+    warning = server.wait_for(actor="master:site", level="WARNING", message=lambda text: "logto" in text)
     assert warning["message"].endswith("nowhere/site.log: No such file or directory; logging goes on here")
     vassal = site(folder, server)
     assert vassal.uwsgi("/cgi-bin/hello?201").status == 201
@@ -146,3 +146,14 @@ def test_sigusr1_kills_nobody_who_has_no_log_file(folder: Path) -> None:
             os.kill(pid, signal.SIGUSR1)
         assert site(folder, server).uwsgi("/cgi-bin/hello?201").status == 201
         assert [record for record in server.log if record.get("state") == "ABSENT"] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be root")
+def test_a_vassal_that_runs_as_root_is_warned_of(folder: Path) -> None:
+    other = _SITE.replace("site", "other").replace("http-socket", "# http-socket") + 'uid = "nobody"\n'
+    os.chmod(folder, 0o755)
+    with serving(folder, _SITE + other) as server:
+        warning = server.wait_for(actor="master:site", level="WARNING")
+        assert warning["message"] == "runs as root, and so do its scripts: write uid = USER, or cgi-run-as-owner"
+        warned = [record["actor"] for record in server.log if record["level"] == "WARNING"]
+        assert warned == ["master:site"], "once, and nobody else"

@@ -54,7 +54,7 @@ class Client:
 class Server:
     """``pyemperor run`` in ``folder``; :attr:`log` has the entries of its log so far."""
 
-    def __init__(self, folder: Path, *, linked: bool = False) -> None:
+    def __init__(self, folder: Path, *, linked: bool = False, file: str = "s.toml") -> None:
         self.folder = folder
         self.log: list[dict[str, Any]] = []
         self._mark = 0
@@ -63,12 +63,12 @@ class Server:
         self._clients: list[Client] = []
         self._link: socket.socket | None = None
         self._decoder = FrameDecoder(Trace)
-        command = [sys.executable, "-P", "-m", "pyemperor.cli.main", "run", "s.toml"]
+        command = [sys.executable, "-P", "-m", "pyemperor.cli.main", "run", file]
         passed = []
         if linked:
             self._link, theirs = socket.socketpair()
             self._link.setblocking(False)
-            command[3:] = ["pyemperor.cli.reign", "s.toml", "--link", str(theirs.fileno())]
+            command[3:] = ["pyemperor.cli.reign", file, "--link", str(theirs.fileno())]
             passed = [theirs.fileno()]
         self.process = subprocess.Popen(
             command,

@@ -166,12 +166,13 @@ def test_a_hung_worker_is_convicted_by_its_master(serve: Serve) -> None:
     assert server.stop() == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 @pytest.mark.parametrize("actor", ["master:app", "worker:app/1"])
-def test_sigterm_to_one_process_is_a_graceful_restart(serve: Serve, actor: str) -> None:
+def test_sigterm_to_one_process_is_a_graceful_restart(serve: Serve, actor: str, number: int) -> None:
     server = serve({"app": "processes = 1" + QUICK})
     server.ready("master:app")
     held, _ = server.hold()
-    pid = server.signal(actor, signal.SIGTERM)
+    pid = server.signal(actor, number)
     waiting = server.ask()
     server.release()
     assert held.answer() == (200, "held\n")
@@ -180,6 +181,17 @@ def test_sigterm_to_one_process_is_a_graceful_restart(serve: Serve, actor: str) 
     server.ready(actor)
     assert waiting.answer()[0] == 200
     assert server.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGWINCH, signal.SIGURG, signal.SIGPIPE, signal.SIGUSR1])
+def test_what_means_nothing_to_a_process_harms_none(serve: Serve, number: int) -> None:
+    server = serve({"app": "processes = 1" + QUICK})
+    server.ready("master:app")
+    for actor in ("emperor", "master:app", "worker:app/1"):
+        server.signal(actor, number)
+        assert server.get() == (200, "hello \n")
+    assert server.stop() == 0
+    assert not server.since(event="restart")
 
 
 # ---- the Emperor --------------------------------------------------------------------------------------------
@@ -237,6 +249,17 @@ def test_a_second_sigterm_ends_everything_at_once(serve: Serve) -> None:
     assert server.over(3) == 0
     assert held.answer()[0] in (0, 503)
     assert ended(script)
+
+
+def test_sigquit_ends_the_emperor_in_peace_as_well(serve: Serve) -> None:
+    server = serve({"app": "processes = 1" + QUICK})
+    server.ready("master:app")
+    held, _ = server.hold()
+    server.signal("emperor", signal.SIGQUIT)
+    server.until(actor="worker:app/1", state="STOPPING")
+    server.release()
+    assert held.answer() == (200, "held\n")
+    assert server.over(5) == 0
 
 
 @pytest.mark.parametrize(

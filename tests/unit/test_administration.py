@@ -1,6 +1,6 @@
 """What the Emperor is told and asked, in simulated time: governing, reloading, stopping, refusing, absolving."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from signal import SIGHUP, SIGKILL, SIGSTOP
 from typing import Any
 
@@ -9,7 +9,7 @@ import pykka
 import pytest
 from loguru import logger
 
-from pyemperor.actors.actor import Down
+from pyemperor.actors.actor import Actor, Down
 from pyemperor.actors.administration import (
     Absolve,
     Dismiss,
@@ -21,6 +21,7 @@ from pyemperor.actors.administration import (
     Stop,
     VassalStatus,
 )
+from pyemperor.actors.emperor import Companion
 from pyemperor.actors.lifecycle import Key, Said
 from pyemperor.actors.simulation import World
 from pyemperor.protocol.errors import ConfigError, Problem
@@ -444,6 +445,71 @@ def test_a_monitor_that_fails_is_said_and_takes_nobody_along() -> None:
         it.tell(Down(emperor, RuntimeError("a defect")))
         assert "a defect" in next(t.reason for t in it.traces if t.event == "log")
         assert it.status().state == "STABLE"
+
+
+class Clerk(Actor):
+    """A companion that fails when it is told to."""
+
+    def handle(self, message: Any, now: float) -> None:
+        raise RuntimeError(message)
+
+
+def accompanied(
+    it: Play, engage: Callable[[Actor], pykka.ActorRef[Any]]
+) -> tuple[Companion, list[tuple[float, Any]]]:
+    """Give the Emperor a companion; when it was engaged, and for whom."""
+    (ref,) = pykka.ActorRegistry.get_by_class_name("Emperor")
+    emperor: Any = ref._actor_weakref()
+    engaged: list[tuple[float, Any]] = []
+
+    def noted(governed: Collection[str]) -> pykka.ActorRef[Any]:
+        engaged.append((it.world.now, tuple(governed)))
+        return engage(emperor)
+
+    return emperor.accompany("clerk", noted), engaged
+
+
+def test_a_companion_that_fails_is_replaced_at_once_and_then_every_ten_seconds() -> None:
+    it = Play(APP)
+    with it.world:
+        clerk, engaged = accompanied(it, lambda emperor: Clerk.start(emperor.system, owner=emperor.actor_ref))
+        begun = it.world.now
+        for _ in range(3):
+            first = clerk.actor
+            clerk.tell("a defect")
+            it.run(10.5)
+            assert clerk.actor is not None
+            assert clerk.actor != first
+            assert clerk.actor.is_alive()
+        assert [round(at - begun) for at, _ in engaged] == [0, 0, 10, 21]
+        assert [governed for _, governed in engaged] == [(), ("app",), ("app",), ("app",)]
+        assert "the clerk failed, another one starts in 0.0 s" in "".join(t.reason for t in it.traces)
+        assert it.status().state == "STABLE"
+        clerk.stop()
+        it.run(0.1)
+        assert len(engaged) == 4, "who was asked to stop is not missed"
+
+
+def test_a_companion_for_whom_there_is_no_thread_is_tried_again() -> None:
+    it = Play(APP)
+    with it.world:
+        lack = [None, RuntimeError("can't start new thread"), OSError("too many open files"), None]
+
+        def engage(emperor: Actor) -> pykka.ActorRef[Any]:
+            if error := lack.pop():
+                raise error
+            return Clerk.start(emperor.system, owner=emperor.actor_ref)
+
+        clerk, engaged = accompanied(it, engage)
+        clerk.tell("a defect")
+        it.run(30)
+        assert len(engaged) == 4
+        assert clerk.actor is not None
+        assert clerk.actor.is_alive()
+        clerk.tell("another")
+        it.world.quit()
+        it.run(20)
+        assert len(engaged) == 4, "when all ends, nobody begins"
 
 
 def test_after_the_wish_to_quit_nothing_begins() -> None:

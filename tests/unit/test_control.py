@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ import pykka
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loguru import logger
 
 from pyemperor.actors import control as actor
 from pyemperor.actors.actor import Actor, Threads
 from pyemperor.actors.administration import Absolve, Outcome, Reload, Status, Stop, VassalStatus
 from pyemperor.actors.control import MOST, Control
 from pyemperor.cli import control as client
+from pyemperor.cli import control_socket as module
 from pyemperor.cli.control import Unreachable, ask, command
 from pyemperor.cli.control_socket import control_socket, default_paths, running
 from pyemperor.cli.identity import identity_of
@@ -44,6 +46,7 @@ class Throne(Actor):
     def __init__(self, system: Threads) -> None:
         super().__init__(system)
         self.told: list[Any] = []
+        self.statuses = [SHOP, WIKI]
         self.hold = False
         self.held = threading.Semaphore(0)
 
@@ -51,7 +54,7 @@ class Throne(Actor):
         self.told.append(message)
         match message:
             case Status():
-                return [SHOP, WIKI]
+                return self.statuses
             case Reload(name="wiki", answer=answer) if answer:
                 answer([Outcome("wiki", False, "wiki.ini:3: no socket")])
             case (Reload() | Stop() | Absolve()) if self.hold:
@@ -165,6 +168,40 @@ def test_whoever_stops_everything_hears_the_end(palace: Palace) -> None:
         sock.settimeout(PATIENCE)
         palace.ear.stop()
         assert sock.recv(1) == b""
+
+
+def test_a_name_that_is_no_utf_8_is_said_as_in_the_log_and_understood(
+    palace: Palace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cafe = os.fsdecode(b"caf\xe9")
+    palace.emperor.statuses = [replace(SHOP, name=cafe, reason=f"{cafe}.ini: no socket")]
+    answer = ask(control.Status(), palace.path)
+    assert isinstance(answer, control.Statuses)
+    assert (answer.vassals[0].name, answer.vassals[0].reason) == ("caf\\udce9", "caf\\udce9.ini: no socket")
+    for name in (cafe, "caf\\udce9"):
+        assert command(control.Status(name=name), palace.path, json=False) == 0
+        assert ask(control.Reload(name=name), palace.path) == control.Begun(("caf\\udce9",))
+        assert ask(control.Stop(name=name), palace.path) == control.Outcomes((control.Done("caf\\udce9", True),))
+        assert isinstance(ask(control.Absolve(name=name), palace.path), control.Outcomes)
+    asked_for = [message.name for message in palace.emperor.told if not isinstance(message, Status)]
+    assert asked_for == [cafe] * 6
+    assert "caf\\udce9" in capsys.readouterr().out
+
+
+def test_an_ear_that_fails_keeps_nobody_waiting_and_tells_its_owner(palace: Palace) -> None:
+    with palace.connect() as sock:
+        sock.sendall(control.encode(control.Stop()))
+        sock.makefile("rb").readline()
+        palace.emperor.statuses = [None]
+        with palace.connect() as another:
+            another.sendall(control.encode(control.Status()))
+            assert to_end(another) == b""
+        assert to_end(sock) == b""
+    with palace.connect() as waiting:
+        waiting.sendall(control.encode(control.Status()))
+        palace.emperor.statuses = [WIKI]
+        Control.start(Threads(), palace.throne, palace.sock, owner=palace.throne)
+        assert b"CURSED" in to_end(waiting)
 
 
 def test_an_emperor_that_is_gone_is_said(palace: Palace) -> None:
@@ -386,6 +423,22 @@ def test_it_belongs_to_whom_the_emperor_becomes() -> None:
             found = os.stat(f"{folder}/run/emperor.pyemperor.sock")
             assert (found.st_uid, found.st_gid) == (nobody.pw_uid, nobody.pw_gid)
             assert os.stat(f"{folder}/run").st_uid == nobody.pw_uid
+
+
+def test_a_usual_place_that_is_taken_is_a_warning_and_no_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "default_paths", lambda _: [str(tmp_path / "control.sock")])
+    said: list[str] = []
+    sink = logger.add(lambda line: said.append(str(line)), level="WARNING", format="{message}")
+    with control_socket(EmperorOptions(), None) as first, control_socket(EmperorOptions(), None) as second:
+        assert first is not None
+        assert second is None
+    logger.remove(sink)
+    assert said == [
+        f"nobody can ask this Emperor: cannot listen at {tmp_path}/control.sock: another server listens there "
+        "(give it a place of its own: control-socket = PATH, or none)\n"
+    ]
 
 
 def test_there_may_be_none_and_the_usual_places(monkeypatch: pytest.MonkeyPatch) -> None:

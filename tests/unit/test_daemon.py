@@ -134,6 +134,17 @@ def test_logto_stays_at_the_terminal_and_logs_to_the_file(folder: Path) -> None:
     assert all(line[4:7] == " - " for line in (folder / "log").read_text().splitlines() if line != "out of it")
 
 
+@as_root
+def test_root_follows_no_link_for_the_user_it_is_about_to_become(folder: Path) -> None:
+    (folder / "shadow").write_text("secret\n")
+    (folder / "log").symlink_to(folder / "shadow")
+    failed = run("ends", logto=folder / "log", uid="nobody")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith(f"emperor: logto: {folder}/log: a symbolic link, which root does not follow")
+    assert (folder / "shadow").read_text() == "secret\n"
+    assert run("ends", logto=folder / "log").returncode == 0, "a link is followed where root stays root"
+
+
 # ---- identity -----------------------------------------------------------------------------------------------
 
 

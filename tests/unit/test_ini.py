@@ -1,5 +1,6 @@
 """Configuration files: what a reader makes of them, and what it says of mistakes."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,26 @@ def test_a_file_that_cannot_be_read_says_why_and_nothing_else(tmp_path: Path) ->
     (tmp_path / "latin.ini").write_bytes(b"[uwsgi]\nchdir = /caf\xe9\n")
     (said,) = problems(str(tmp_path / "latin.ini"))
     assert "it is not UTF-8 text" in said
+
+
+def test_a_path_that_does_not_end_as_a_configuration_is_told_what_it_is(tmp_path: Path) -> None:
+    assert problems(str(tmp_path / "none")) == ["0 : there is no such file"]
+    (folder := tmp_path / "vassals").mkdir()
+    with pytest.raises(ConfigError, match=f"this is a folder; expected a file .*--emperor {folder}"):
+        read_vassal(str(folder))
+    (text := tmp_path / "text").write_text("hello")
+    with pytest.raises(ConfigError, match=r"tells no format; expected \.ini .* \(name it \.ini if its options"):
+        read_vassal(str(text))
+
+
+@pytest.mark.parametrize("include", ["zero.ini", "fifo.ini", "huge.ini"])
+def test_what_is_included_is_read_within_bounds(tmp_path: Path, include: str) -> None:
+    os.mkfifo(tmp_path / "fifo.ini")
+    (tmp_path / "zero.ini").symlink_to("/dev/zero")
+    (tmp_path / "huge.ini").touch()
+    os.truncate(tmp_path / "huge.ini", 1 << 40)
+    said = problems(vassal_file(tmp_path, f"[uwsgi]\nini = {include}\n", "app.ini"))
+    assert any("cannot be read" in one for one in said)
 
 
 def test_a_section_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:

@@ -199,18 +199,49 @@ def test_lines_of_many_processes_with_many_rotations_are_all_there(tmp_path: Pat
     assert len(lines) == 1200
 
 
+@as_root
 def test_a_link_is_refused_where_it_might_lead_anywhere(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "target")
     (tmp_path / "target").touch()
     with pytest.raises(OSError, match="symbolic"):
-        open_to_append(str(tmp_path / "link"), 0o640, follow=False)
-    os.close(open_to_append(str(tmp_path / "link"), 0o640))
+        open_to_append(LogFileOptions(str(tmp_path / "link"), uid=NOBODY.pw_uid), 0o640)
+    os.close(open_to_append(LogFileOptions(str(tmp_path / "link")), 0o640))
+    os.close(open_to_append(LogFileOptions(str(tmp_path / "link"), uid=0), 0o640))
+
+
+@as_root
+def test_a_link_that_takes_the_place_of_another_users_file_is_not_followed_by_root(path: Path, log: Log) -> None:
+    secret = path.with_name("shadow")
+    secret.write_text("secret\n")
+    stderr = log(uid=NOBODY.pw_uid, gid=NOBODY.pw_gid, maxsize=5)
+    os.chown(path, 0, 0)
+    stderr.write("one\n")
+    old = path.rename(path.with_suffix(".1"))
+    path.symlink_to(secret)
+    stderr.write("two\n")
+    assert stderr._file
+    assert not stderr._file.reopen()
+    stderr._file.rotate()
+    stderr.write("three\n")
+    assert secret.read_text() == "secret\n"
+    assert old.read_text() == "one\ntwo\nthree\n"
+
+
+def test_our_own_output_may_be_named_by_a_link() -> None:
+    program = (
+        "import os\n"
+        "from pyemperor.cli.log_file import LogFile, LogFileOptions\n"
+        "LogFile(LogFileOptions('/dev/stdout', uid=65534))\n"
+        "os.write(2, b'logged\\n')\n"
+    )
+    ended = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=10)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "logged\n", "")
 
 
 def test_a_fifo_that_nobody_reads_is_an_error_and_no_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(OSError, match="No such device"):
-        open_to_append(str(tmp_path / "fifo"), 0o640)
+        open_to_append(LogFileOptions(str(tmp_path / "fifo")), 0o640)
 
 
 @as_root

@@ -734,3 +734,14 @@ def test_lines_of_many_processes_do_not_mix() -> None:
     assert [writer.wait(10) for writer in writers] == [0, 0, 0]
     assert not [line for line in found if not re.fullmatch(r"a{900}|b{900}|c{900}|\d+ missing", line)]
     assert {line[0] for line in found} >= set("abc")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_vassals_log_file_that_is_made_again_is_its_users_and_no_link_is_followed(tmp_path: Path) -> None:
+    moved, link, target = tmp_path / "moved", tmp_path / "link", tmp_path / "target"
+    link.symlink_to(target)
+    logs.reopen(Vassal("app", logto=str(path), uid="nobody") for path in (moved, link))
+    assert not target.exists()
+    assert (moved.owner(), moved.stat().st_mode & 0o777) == ("nobody", 0o640)
+    logs.reopen([Vassal("app", logto2=str(link))])
+    assert not target.exists(), "a link that leads nowhere makes no file"

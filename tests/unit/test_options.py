@@ -278,6 +278,12 @@ def test_what_is_wrong_is_named(options: dict[str, object], key: str) -> None:
     assert [name for name, _ in problems(**options)] == [key]
 
 
+@pytest.mark.parametrize("number", ["99999999999", "4294967295", "²", "1" * 5000])
+@pytest.mark.parametrize("option", ["uid", "gid", "chown-socket"])
+def test_a_number_that_no_user_can_have_is_refused_where_it_stands(option: str, number: str) -> None:
+    assert problems(**{option: number}) == [(option, "a number of a user or group is at most 4294967294")]
+
+
 def test_a_misspelt_option_is_an_error_with_a_suggestion() -> None:
     assert problems(vaccum=True) == [("vaccum", "did you mean vacuum?")]
     assert problems(cgi_allow_ext=".cgi") == [("cgi-allow-ext", "did you mean cgi-allowed-ext?")]
