@@ -16,7 +16,7 @@ import pykka
 from loguru import logger
 
 from pyemperor.actors.actor import Actor, Inbox, System
-from pyemperor.actors.administration import Dismiss, Govern, Refuse, Reload
+from pyemperor.actors.administration import Dismiss, Govern, Refuse
 from pyemperor.actors.clock import Timer
 from pyemperor.actors.monitor_diff import Appeared, Change, Changed, Renamed, Vanished, Watchlist
 from pyemperor.actors.monitor_files import touched
@@ -27,6 +27,12 @@ from pyemperor.protocol.options import Vassal
 _BURST = 0.01
 #: Seconds between two looks at files whose touching reloads a vassal.
 _TOUCH = 1.0
+
+
+#: Makes what the Emperor is told from a vassal's name.
+Told = Callable[[str], object]
+#: Gives that by path.
+TouchFiles = Callable[[Vassal], Mapping[str, Told]]
 
 
 class Source(Protocol):
@@ -80,8 +86,8 @@ class _Reread:
 class Monitor(Actor):
     """Watches ``sources`` and tells the Emperor by ``tell``; looks every ``freq`` seconds, and at events.
 
-    ``touch_files`` gives the files whose touching reloads a vassal; ``static`` are vassals that nobody reads
-    again, and which can be reloaded by their files all the same.
+    ``touch_files`` gives what the Emperor is told when a file of a vassal is touched; ``static`` are vassals that
+    nobody reads again, and which have such files all the same.
     """
 
     def __init__(
@@ -91,7 +97,7 @@ class Monitor(Actor):
         tell: Callable[[object], object],
         freq: float,
         *,
-        touch_files: Callable[[Vassal], Collection[str]] = lambda _: (),
+        touch_files: TouchFiles = lambda _: {},
         static: Iterable[Vassal] = (),
         owner: pykka.ActorRef[Any] | None = None,
     ) -> None:
@@ -109,7 +115,7 @@ class Monitor(Actor):
         #: The name that a vassal runs under, if it was renamed and has not been read since.
         self._formerly: dict[str, str] = {}
         self._touch_files = touch_files
-        self._to_touch: dict[str, Collection[str]] = {v.name: touch_files(v) for v in static}
+        self._to_touch: dict[str, Mapping[str, Told]] = {v.name: touch_files(v) for v in static}
         self._reserved = frozenset(self._to_touch)
         self._touched: Watchlist[str] = Watchlist(settle=0.0)
         #: Files to touch that were looked for; one that is new to us was not touched by being there.
@@ -178,9 +184,10 @@ class Monitor(Actor):
         paths = {path for files in self._to_touch.values() for path in files}
         for change in self._touched.look(touched(paths), now):
             if not isinstance(change, Vanished) and change.key in self._looked_for:
-                for name in [name for name, files in self._to_touch.items() if change.key in files]:
-                    logger.info("{} was touched: vassal {} is reloaded", change.key, name)
-                    self._tell(Reload(name))
+                for name, files in self._to_touch.items():
+                    if told := files.get(change.key):
+                        logger.info("{} was touched, for vassal {}", change.key, name)
+                        self._tell(told(name))
         self._looked_for = paths
 
     # ---- telling --------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from pyemperor.actors.administration import (
     Outcome,
     Refuse,
     Reload,
+    RenewWorkers,
     Status,
     Stop,
 )
@@ -42,6 +43,7 @@ from pyemperor.actors.succession import (
     Want,
 )
 from pyemperor.actors.supervision import ChildSpec, ExitKind, Shutdown, Supervisor
+from pyemperor.protocol import messages
 from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.messages import Accepting, Beat, Birth, Extend, Message, Renew
 from pyemperor.protocol.options import Vassal
@@ -117,6 +119,8 @@ class Realm(Overseer):
                 return [self._provinces[name].status(self.child) for name in sorted(self._provinces)]
             case Reload():
                 return self._reload(message)
+            case RenewWorkers():
+                self._renew_workers(message)
             case Stop(name=str(name)):
                 return self._stop_one(name, message.answer)
             case Absolve():
@@ -322,6 +326,11 @@ class Realm(Overseer):
             province.reread()
         elif province.vassal is not None:
             self._govern(Govern(province.vassal))
+
+    def _renew_workers(self, renew: RenewWorkers) -> None:
+        province = self._provinces.get(renew.name)
+        if province is not None and (present := province.succession.present) is not None:
+            self.tell_child(province.claims[present], messages.RenewWorkers(renew.reason))
 
     def _stop_one(self, name: str, answer: Answer | None) -> "pykka.Future[Any]":
         province = self._provinces.get(name)

@@ -3,22 +3,18 @@
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from signal import SIGHUP
 from typing import Any
 
-import msgspec
-
 from pyemperor.actors.actor import System
-from pyemperor.actors.detector import Lease
+from pyemperor.actors.crew import Crew, Gauges
 from pyemperor.actors.host import Host, HostLost
 from pyemperor.actors.journal import Journal
-from pyemperor.actors.overseer import Overseer, flags
+from pyemperor.actors.overseer import Overseer
 from pyemperor.actors.superior import FromParent, Superior, Terminated, Upward
-from pyemperor.actors.supervision import ChildSpec, Shutdown, Supervisor
-from pyemperor.protocol.messages import Accepting, Beat, Birth, Core, Message, NotReady, Office, Ready, Renew
+from pyemperor.protocol.messages import Accepting, Birth, Message, NotReady, Office, Ready, Renew, RenewWorkers
 
-_WORKERS = "workers"
 #: sysexits.h: the workers died faster than the budget allows; the Emperor decides.
 EX_TEMPFAIL = 75
 
@@ -28,7 +24,7 @@ class _NoMercy:
     """The mercy for a stop is over."""
 
 
-class VassalMaster(Overseer):
+class VassalMaster(Crew):
     """Ready when all its workers are; ends with its workers, or when they exceed their restart budget."""
 
     def __init__(
@@ -39,35 +35,18 @@ class VassalMaster(Overseer):
         birth: Birth,
         upward: Upward,
         chance: Callable[[], float] = random.random,
+        gauges: Gauges = Gauges(),  # noqa: B008  # frozen
     ) -> None:
-        super().__init__(system, host, journal, Lease(birth.tolerance, birth.probe), chance)
+        super().__init__(system, host, journal, birth, chance, gauges)
         self.exit_code = 0
-        self._birth = birth
         self._ready = False
         self._stopping = ""
         self._loyal = False
-        self._beats: dict[str, Beat] = {}
-        self._superior = Superior(
-            self, upward(self), birth.beat, self._report_beat, self._finish, birth.mercy
-        )
+        self._superior = Superior(self, upward(self), birth.beat, self.count, self._finish, birth.mercy)
         journal.up = self._superior.link.send if birth.traced else None
 
     def on_start(self) -> None:
-        vassal = self._birth.vassal
-        settings = self._birth.vassal.supervision
-        # Real escalation, as in OTP: a master whose workers keep dying gives up, and the Emperor takes over.
-        budget = max(settings.intensity, 2 * vassal.processes)
-        worker_flags = flags(settings)
-        # Workers that are strangers to each other need not wait for each other, neither to start nor to stop.
-        worker_flags = replace(
-            worker_flags, on_exceed="escalate", intensity=budget, parallel=not worker_flags.grouped
-        )
-        births = [
-            msgspec.structs.replace(self._birth, kind="worker", index=index)
-            for index in range(1, vassal.processes + 1)
-        ]
-        specs = [ChildSpec(str(birth.index), start=birth, shutdown=birth.mercy) for birth in births]
-        self.add_group(_WORKERS, Supervisor(worker_flags, specs, random=self._chance))
+        self.enlist()
 
     def handle(self, message: Any, now: float) -> Any:
         self._now = now
@@ -77,6 +56,8 @@ class VassalMaster(Overseer):
         if self._superior.take(message, now):
             return
         match message:
+            case FromParent(message=RenewWorkers(reason=reason)):
+                self.renew_workers(reason)
             case FromParent(message=Office(), fds=fds):
                 self.host.move(fds[0])
             case HostLost():
@@ -87,25 +68,18 @@ class VassalMaster(Overseer):
                 super().handle(message, now)
 
     def child_up(self, child: str) -> None:
-        if not self._ready and not self._stopping and self.children_up == self._birth.vassal.processes:
+        super().child_up(child)
+        if not self._ready and not self._stopping and self.enlisted:
             self._ready = True
             self._superior.link.send(Ready())
             self._superior.start(self._now)
 
     def child_said(self, child: str, message: Message) -> None:
-        if isinstance(message, Beat):
-            self._beats[child] = message
-        elif isinstance(message, Accepting) and not self._loyal:
+        if isinstance(message, Accepting) and not self._loyal:
             self._loyal = True
             self._superior.link.send(message)
-
-    def child_down(self, child: str) -> None:
-        self._beats.pop(child, None)
-
-    def _report_beat(self, seq: int, now: float) -> Beat:
-        beats = self._beats.values()
-        cores: tuple[Core, ...] = tuple(core for beat in beats for core in beat.cores)
-        return Beat(seq, now, self.children_up, sum(beat.requests for beat in beats), cores)
+        else:
+            super().child_said(child, message)
 
     def _finish(self, mercy: float, why: str) -> None:
         if self._stopping:
@@ -114,7 +88,7 @@ class VassalMaster(Overseer):
         self.journal.log("DEBUG", f"{why}: stopping the workers", self._now)
         if mercy < math.inf:
             self.after(mercy, _NoMercy())
-        self.supervise(_WORKERS, Shutdown())
+        self.disband()
 
     def group_gone(self, group: str, reason: str) -> None:
         if not self._stopping:

@@ -88,6 +88,11 @@ class SimulatedSocket:
                 return connection
         return None
 
+    @property
+    def queue(self) -> int:
+        """How many connections wait."""
+        return sum(not connection.over for connection in self._backlog)
+
     def join(self, listener: "SimulatedListener") -> None:
         """Wait for a connection."""
         self._waiting[listener] = None
@@ -136,6 +141,11 @@ class SimulatedSockets:
         _, socket = self._claims.pop(claim, ("", None))
         if socket is not None and all(other is not socket for _, other in self._claims.values()):
             socket.close()
+
+    def queue(self, vassal: str) -> int:
+        """How many connections wait for a vassal."""
+        socket = self.bound.get(vassal)
+        return 0 if socket is None else socket.queue
 
     def connect(self, vassal: str, connection: Connection) -> None:
         """Connect to a vassal; refused when it is not there."""

@@ -31,7 +31,7 @@ from pyemperor.cli.pretty_lines import Pretty
 from pyemperor.cli.stderr import PATIENCE, Stderr, _with_room
 from pyemperor.cli.uwsgi_lines import Uwsgi
 from pyemperor.protocol.messages import Birth, State
-from pyemperor.protocol.options import Vassal
+from pyemperor.protocol.options import Supervision, Vassal
 
 #: Wed Feb  5 11:35:43 2014 UTC
 WALL = 1391600143.25
@@ -214,6 +214,7 @@ def test_life_of_workers_as_their_master_logs_it() -> None:
         state(two, State.ABSENT, at=15.1, pid=12, reason="its mercy is over"),
     ) == [
         "your mercy for graceful operations on workers is 10 seconds",
+        "worker-reload-mercy = 10 is a worker's (its own), reload-mercy = 60 the vassal's",
         "*** Operational MODE: preforking+threaded ***",
         "spawned uWSGI worker 1 (pid: 11, cores: 2)",
         "spawned uWSGI worker 2 (pid: 12, cores: 2)",
@@ -724,3 +725,37 @@ def test_lines_of_many_processes_do_not_mix() -> None:
     assert [writer.wait(10) for writer in writers] == [0, 0, 0]
     assert not [line for line in found if not re.fullmatch(r"a{900}|b{900}|c{900}|\d+ missing", line)]
     assert {line[0] for line in found} >= set("abc")
+
+
+def test_the_mercy_that_governs_is_said_at_the_start() -> None:
+    """The seed's second complaint: reload-mercy = 10, and the log said 60."""
+    vassal = Vassal(name="hello", supervision=Supervision(mercy=10))
+    said = lines(Uwsgi(Birth(kind="master", vassal=vassal, beat=10)), state("worker:hello/1", State.STARTING, pid=1))
+    assert said[:2] == [
+        "your mercy for graceful operations on workers is 10 seconds",
+        "worker-reload-mercy = 60 is a worker's (reload-mercy clips it), reload-mercy = 10 the vassal's",
+    ]
+
+
+def test_a_worker_and_the_one_that_replaces_it_are_two() -> None:
+    one = "worker:hello/1"
+    assert lines(
+        Uwsgi(),
+        event(one, "start"),
+        state(one, State.STARTING, pid=11),
+        event(one, "retire", pid=11, reason="it is old"),
+        event(one, "start"),
+        state(one, State.STARTING, pid=12),
+        state(one, State.READY, pid=12),
+        state(one, State.STOPPING, at=5.0, pid=11),
+        state(one, State.STABLE, at=6.0, pid=12),
+        state(one, State.ABSENT, at=7.0, pid=11, reason="exit code 0"),
+        state(one, State.ABSENT, at=9.0, pid=12, reason="killed by signal 9"),
+    ) == [
+        "spawned uWSGI worker 1 (pid: 11, cores: 1)",
+        "...The work of process 11 is done. Seeya! (worker 1 of hello: it is old)",
+        "spawned uWSGI worker 1 (pid: 12, cores: 1)",
+        "Gracefully killing worker 1 (pid: 11)...",
+        "worker 1 buried after 2 seconds",
+        "DAMN ! worker 1 (pid: 12) died, killed by signal 9 :( trying respawn ...",
+    ]
