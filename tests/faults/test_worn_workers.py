@@ -1,11 +1,9 @@
-"""Workers that have done enough are replaced while requests come: none of those fails, and no failure is counted."""
+"""Workers that have done enough are replaced while requests come: none of those fails, no failure is counted."""
 
 import os
+import random
 import signal
-import time
 from collections import Counter
-
-import pytest
 
 from tests.faults.rig import Serve, Server, Traffic, await_end
 
@@ -21,36 +19,144 @@ def ask(server: Server, requests: int, clients: int = 4) -> Counter[int]:
 
 
 def retired(server: Server) -> list[str]:
-    return [entry["reason"] for entry in server.since(event="retire")]
+    return [entry["reason"] for entry in server.log if entry.get("event") == "retire"]
 
 
-def deaths(server: Server) -> list[str]:
-    """What was logged of worker processes that were not asked to end."""
-    failed = ("restart", "kill")
-    return [entry["message"] for entry in server.log if entry.get("event") in failed]
+def failures(server: Server) -> list[str]:
+    """What the log says of processes that were started again or killed."""
+    return [entry["message"] for entry in server.log if entry.get("event") in ("restart", "kill")]
 
 
-def workers(server: Server) -> set[int]:
-    """The pids of the workers that have not ended."""
+def most_workers(server: Server) -> int:
+    """How many worker processes there were at a time, at most."""
     pids: set[int] = set()
+    most = 0
     for entry in server.log:
-        if entry.get("event") == "state" and entry["actor"].startswith("worker:"):
+        if entry.get("event") == "state" and entry["actor"].startswith("worker:") and entry.get("pid"):
             (pids.discard if entry["state"] == "ABSENT" else pids.add)(entry["pid"])
-    return pids - {0}
+            most = max(most, len(pids))
+    return most
 
 
-# ---- max-requests -------------------------------------------------------------------------------------------
-
-
-def test_a_thousand_requests_by_workers_that_serve_twenty(serve: Serve) -> None:
+def test_a_thousand_requests_to_workers_that_serve_twenty_each(serve: Serve) -> None:
     server = serve({"app": QUIET + "processes = 2\nthreads = 2\nmax-requests = 20"})
     server.ready("master:app")
-    statuses = ask(server, 1000)
-    assert set(statuses) == {200}
-    server.mark()
+    assert set(ask(server, 1000)) == {200}
     assert server.stop() == 0
-    assert not deaths(server), "a planned end is none"
-    worn = [entry["reason"] for entry in server.log if entry.get("event") == "retire"]
-    # One at a time is between, which takes as long as some requests.
-    assert len(worn) > 10, worn
-    assert set(worn) == {"it has served 20 requests, its max-requests"}
+    assert not failures(server), "a planned end is none"
+    assert len(retired(server)) > 10
+    assert set(retired(server)) == {"it has served 20 requests, its max-requests"}
+    assert most_workers(server) == 3, "one at a time is replaced, beside the others"
+
+
+def test_the_only_worker_is_replaced_and_its_request_in_hand_is_finished(serve: Serve) -> None:
+    server = serve({"app": QUIET + "processes = 1\nthreads = 2\nmax-requests = 3"})
+    server.ready("master:app")
+    held, _ = server.hold()
+    for _ in range(3):
+        assert server.get()[0] == 200
+    server.until(actor="worker:app/1", state="STOPPING")
+    assert server.get()[0] == 200, "its replacement serves, while it finishes"
+    server.mark()
+    server.release()
+    assert held.answer() == (200, "held\n")
+    server.until(actor="worker:app/1", state="ABSENT")
+    assert server.stop() == 0
+    assert not failures(server)
+
+
+def test_workers_are_killed_while_they_are_replaced(serve: Serve) -> None:
+    """Only what a killed worker had in hand is lost, and the vassal recovers."""
+    supervision = '[vassal.supervision]\nintensity = 1000\nbackoff = { initial = "10ms", max = "10ms" }'
+    server = serve({"app": QUIET + f"processes = 2\nthreads = 1\nmax-requests = 20\n{supervision}"})
+    server.ready("master:app")
+    traffic = Traffic(server, 4)
+    dice, kills = random.Random(4), 0
+    while kills < 15:
+        server.mark()
+        entry = server.until(lambda one: one["actor"].startswith("worker:"), state=dice.choice(["READY", "STARTING"]))
+        server.watch(dice.uniform(0, 0.1))
+        os.kill(entry["pid"], signal.SIGKILL)
+        await_end(entry["pid"])
+        kills += 1
+    server.until(lambda one: one["actor"].startswith("worker:"), state="READY")
+    statuses = Counter(traffic.stop())
+    assert statuses[200] > 100
+    assert statuses.total() - statuses[200] <= kills, statuses
+    server.mark()
+    assert set(ask(server, 100)) == {200}
+    assert server.stop() == 0
+    assert not [e for e in server.log if e.get("actor") == "master:app" and e.get("event") == "restart"]
+
+
+def test_a_worker_has_its_time(serve: Serve) -> None:
+    server = serve(
+        {"app": QUIET + "processes = 2\nmax-worker-lifetime = 1\nmax-worker-lifetime-delta = 1"}
+    )
+    server.ready("master:app")
+    traffic = Traffic(server)
+    first = server.until(event="retire")
+    assert (first["actor"], first["reason"]) == ("worker:app/1", "it is 1 s old, its max-worker-lifetime")
+    second = server.until(event="retire", actor="worker:app/2")
+    assert second["reason"] == "it is 2 s old, its max-worker-lifetime"
+    server.until(lambda entry: entry["at"] > second["at"], state="ABSENT", actor="worker:app/2")
+    assert set(traffic.stop()) == {200}
+    assert server.stop() == 0
+    assert not failures(server)
+
+
+def test_a_worker_with_too_much_memory_is_replaced(serve: Serve) -> None:
+    server = serve({"app": QUIET + "processes = 2\nreload-on-rss = 1\nmem-collector-freq = 0.3"})
+    server.ready("master:app")
+    traffic = Traffic(server)
+    for actor in ("worker:app/1", "worker:app/2"):
+        entry = server.until(event="retire", actor=actor)
+        assert entry["reason"].endswith("reload-on-rss is 1")
+        server.until(actor=actor, state="ABSENT")
+    assert set(traffic.stop()) == {200}
+    assert server.stop() == 0
+    assert not failures(server)
+
+
+def test_min_worker_lifetime_comes_first(serve: Serve) -> None:
+    server = serve({"app": "processes = 1\nmax-requests = 1\nmin-worker-lifetime = 1.5"})
+    server.ready("master:app")
+    born = server.until(actor="worker:app/1", state="READY")
+    assert server.get()[0] == 200
+    assert server.until(event="retire")["at"] >= born["at"] + 1.5
+    assert server.stop() == 0
+
+
+def test_an_evil_limit_kills_and_replaces_at_once(serve: Serve) -> None:
+    server = serve({"app": QUIET + "processes = 1\nthreads = 2\nevil-reload-on-as = 1\nmem-collector-freq = 1"})
+    server.ready("master:app")
+    before = server.pid("worker:app/1")
+    held, _ = server.hold()
+    server.until(event="kill", actor="worker:app/1")
+    await_end(before)
+    assert held.answer()[0] == 0
+    server.until(lambda entry: entry["pid"] != before, actor="worker:app/1", state="READY")
+    assert server.get()[0] == 200
+    assert server.stop() == 0
+    assert "evil-reload-on-as is 1" in retired(server)[0]
+    assert not [entry for entry in server.log if entry.get("event") == "restart"]
+
+
+def test_a_touched_file_replaces_the_workers_and_nothing_else(serve: Serve) -> None:
+    server = serve({"app": QUIET + 'processes = 2\ntouch-workers-reload = "touch-me"'})
+    server.ready("master:app")
+    master, held = server.pid("master:app"), server.hold()[0]
+    server.watch(1.5)  # the monitor has looked once
+    server.mark()
+    (server.folder / "touch-me").touch()
+    for actor in ("worker:app/1", "worker:app/2"):
+        assert server.until(event="retire", actor=actor)["reason"] == "touch-workers-reload"
+    server.until(state="STOPPING")
+    server.release()
+    assert held.answer()[0] == 200
+    server.until(actor="worker:app/1", state="ABSENT")
+    server.until(actor="worker:app/2", state="ABSENT")
+    assert server.pid("master:app") == master
+    assert server.get()[0] == 200
+    assert server.stop() == 0
+    assert not failures(server)

@@ -65,11 +65,12 @@ def state(actor: str, state: State, at: float = 0.0, pid: int = 0, reason: str =
     )  # fmt: skip
 
 
-def event(actor: str, name: str, reason: str = "", message: str = "", level: str = "INFO") -> Entry:
+def event(actor: str, name: str, reason: str = "", message: str = "", level: str = "INFO", pid: int = 0) -> Entry:
     vassal, worker = parts(actor)
     return Entry(
-        level=level, actor=actor, vassal=vassal, worker=worker, event=name, reason=reason, message=message, at=0.0
-    )
+        level=level, actor=actor, vassal=vassal, worker=worker, event=name, reason=reason, message=message, at=0.0,
+        pid=pid,
+    )  # fmt: skip
 
 
 def outcome(**variables: bytes) -> Outcome:
