@@ -116,7 +116,7 @@ class Worker(Actor):
                     self._superior.link.send(Accepting())
             case _Worn(requests=requests):
                 # It serves on, until another one is ready and the master asks it to stop.
-                self._superior.link.send(Worn(f"it has served {requests:.0f} requests, its max-requests"))
+                self._superior.link.send(Worn(f"it has served {requests:.0f}, its max-requests"))
             case _NoMercy():
                 self._tell_all(Abort("the server is stopping"))
                 self.after(_STUCK, _Stuck())

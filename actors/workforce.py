@@ -16,7 +16,7 @@ again under the same id. Here it counts as new afterwards.
 >>> workforce.up("1.1")
 [Dismiss(id='1')]
 >>> workforce.gone("1")
-[Hire(id='2.1', index=2)]
+[Hire(id='2.2', index=2)]
 """
 
 from collections.abc import Collection, Iterable

@@ -4,7 +4,11 @@ import os
 import random
 import signal
 from collections import Counter
+from pathlib import Path
 
+import pytest
+
+from pyemperor.actors.linux import memory
 from tests.faults.rig import Serve, Server, Traffic, await_end
 
 QUIET = "disable-logging = true\nmin-worker-lifetime = 0\n"
@@ -23,8 +27,14 @@ def retired(server: Server) -> list[str]:
 
 
 def failures(server: Server) -> list[str]:
-    """What the log says of processes that were started again or killed."""
-    return [entry["message"] for entry in server.log if entry.get("event") in ("restart", "kill")]
+    """What the log says of processes that were started again or killed, until the server was stopped."""
+    found = []
+    for entry in server.log:
+        if entry.get("message", "").endswith("stopping every vassal"):
+            break
+        if entry.get("event") in ("restart", "kill"):
+            found.append(entry["message"])
+    return found
 
 
 def most_workers(server: Server) -> int:
@@ -45,7 +55,7 @@ def test_a_thousand_requests_to_workers_that_serve_twenty_each(serve: Serve) -> 
     assert server.stop() == 0
     assert not failures(server), "a planned end is none"
     assert len(retired(server)) > 10
-    assert set(retired(server)) == {"it has served 20 requests, its max-requests"}
+    assert set(retired(server)) == {"it has served 20, its max-requests"}
     assert most_workers(server) == 3, "one at a time is replaced, beside the others"
 
 
@@ -74,7 +84,8 @@ def test_workers_are_killed_while_they_are_replaced(serve: Serve) -> None:
     dice, kills = random.Random(4), 0
     while kills < 15:
         server.mark()
-        entry = server.until(lambda one: one["actor"].startswith("worker:"), state=dice.choice(["READY", "STARTING"]))
+        state = dice.choice(["READY", "STARTING"])
+        entry = server.until(lambda one: one["actor"].startswith("worker:"), state=state)
         server.watch(dice.uniform(0, 0.1))
         os.kill(entry["pid"], signal.SIGKILL)
         await_end(entry["pid"])
@@ -101,6 +112,44 @@ def test_a_worker_has_its_time(serve: Serve) -> None:
     assert second["reason"] == "it is 2 s old, its max-worker-lifetime"
     server.until(lambda entry: entry["at"] > second["at"], state="ABSENT", actor="worker:app/2")
     assert set(traffic.stop()) == {200}
+    assert server.stop() == 0
+    assert not failures(server)
+
+
+GROWING = """\
+hoard = []
+
+def handler(vassal):
+    def serve(request):
+        hoard.append(bytearray(b"x" * 2**20))
+        return b"HTTP/1.0 200 OK\\r\\nContent-Type: text/plain\\r\\n\\r\\nmore"
+    return serve
+"""
+
+
+def test_workers_that_grow_stay_below_their_limit(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An application within the worker leaks a megabyte a request; 400 requests are far above the limit."""
+    package = tmp_path / "package"
+    (package / "growing-1.dist-info").mkdir(parents=True)
+    (package / "growing.py").write_text(GROWING)
+    (package / "growing-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: growing\nVersion: 1\n")
+    entry_points = package / "growing-1.dist-info" / "entry_points.txt"
+    entry_points.write_text("[pyemperor.handlers]\n9 = growing:handler\n")
+    monkeypatch.setenv("PYTHONPATH", str(package))
+    server = serve({"app": QUIET + "processes = 2\nreload-on-rss = 120\nmem-collector-freq = 0.1"})
+    server.ready("master:app")
+    # So fast that it grows by no more than some megabytes between two looks.
+    statuses: Counter[int] = Counter()
+    largest = 0
+    while statuses.total() < 400:
+        statuses[server.get()[0]] += 1
+        largest = max(largest, *(memory(server.pid(f"worker:app/{index}"))[0] for index in (1, 2)))
+    assert set(statuses) == {200}
+    server.until(event="retire")
+    assert "reload-on-rss is 120" in retired(server)[0]
+    assert 120 << 20 < largest < 400 << 20
     assert server.stop() == 0
     assert not failures(server)
 

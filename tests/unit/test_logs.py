@@ -731,7 +731,8 @@ def test_lines_of_many_processes_do_not_mix() -> None:
 def test_the_mercy_that_governs_is_said_at_the_start() -> None:
     """The seed's second complaint: reload-mercy = 10, and the log said 60."""
     vassal = Vassal(name="hello", supervision=Supervision(mercy=10))
-    said = lines(Uwsgi(Birth(kind="master", vassal=vassal, beat=10)), state("worker:hello/1", State.STARTING, pid=1))
+    master = Birth(kind="master", vassal=vassal, beat=10)
+    said = lines(Uwsgi(master), state("worker:hello/1", State.STARTING, pid=1))
     assert said[:2] == [
         "your mercy for graceful operations on workers is 10 seconds",
         "worker-reload-mercy = 60 is a worker's (reload-mercy clips it), reload-mercy = 10 the vassal's",
