@@ -194,13 +194,15 @@ class Crew(Overseer):
         idle = [id for id, its in cores.items() if not any(core.busy for core in its)]
         waiting = self._gauges.waiting()
         view = View(workforce.size, len(full), len(idle), waiting, self._resident())
-        if change := self._cheaper.decide(view):
+        # Who still finishes keeps his number, and so his place.
+        if (change := self._cheaper.decide(view)) and (commands := workforce.resize(change, idle)):
             why = f"{len(full)} of {view.workers} workers are full, {len(idle)} idle, {waiting} connections wait"
+            change = len(commands) if change > 0 else -1
             self.journal.event(self.journal.actor, "resize", self._now, reason=f"{change:+d}: {why}")
-            self._carry_on(workforce.resize(change, idle))
+            self._carry_on(commands)
 
     def _resident(self) -> int:
-        if not self._vassal.cheaper_rss_limit_soft:
+        if not (self._vassal.cheaper_rss_limit_soft or self._vassal.cheaper_rss_limit_hard):
             return 0
         return sum(self._gauges.memory(pid).rss for _, pid in self._pids())
 

@@ -191,13 +191,13 @@ def test_an_evil_limit_kills_and_replaces_at_once(serve: Serve) -> None:
     assert not [entry for entry in server.log if entry.get("event") == "restart"]
 
 
-def test_a_touched_file_replaces_the_workers_and_nothing_else(serve: Serve) -> None:
+def test_a_touched_file_replaces_the_workers_and_nothing_else(serve: Serve, folder: Path) -> None:
+    (folder / "touch-me").touch()
     server = serve({"app": QUIET + 'processes = 2\ntouch-workers-reload = "touch-me"'})
     server.ready("master:app")
     master, held = server.pid("master:app"), server.hold()[0]
-    server.watch(1.5)  # the monitor has looked once
     server.mark()
-    (server.folder / "touch-me").touch()
+    os.utime(folder / "touch-me")
     for actor in ("worker:app/1", "worker:app/2"):
         assert server.until(event="retire", actor=actor)["reason"] == "touch-workers-reload"
     server.until(state="STOPPING")
