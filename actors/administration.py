@@ -82,6 +82,14 @@ class Reload:
 
 
 @dataclass(frozen=True, slots=True)
+class RenewWorkers:
+    """Replace the workers of the vassal, one after the other, and leave the rest as it is. No answer."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Stop the vassal until it is reloaded or its configuration changes; None: stop all, and the Emperor.
 

@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import select
 import socket
 import struct
 import sys
@@ -16,6 +17,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_CHILD_SUBREAPER = 36
 _CLONE_FS = 0x00000200
 _TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def _check(result: int) -> None:
@@ -133,6 +135,62 @@ def process_state(pid: int) -> tuple[str, float, float, int]:
     except (FileNotFoundError, ProcessLookupError, IndexError):
         return state, cpu, 0.0, 0
     return state, cpu, delay, int(tracer.split()[1])
+
+
+def memory(pid: int) -> tuple[int, int]:
+    """Resident memory and address space of a process, in bytes; zeros when it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb", buffering=0) as file:
+            space, rss = file.read(128).split()[:2]
+    except (FileNotFoundError, ProcessLookupError):
+        return 0, 0
+    return int(rss) * _PAGE, int(space) * _PAGE
+
+
+# ---- connections that wait ---------------------------------------------------------------------------------
+
+_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST = 4, 20, 1
+_UDIAG_SHOW_RQLEN, _UNIX_DIAG_RQLEN = 0x10, 4
+_NO_COOKIE = 0xFFFFFFFF
+#: nlmsghdr, then unix_diag_req (linux/unix_diag.h); of the answer, nlmsghdr and unix_diag_msg are 32 bytes.
+_DIAG_REQUEST = struct.Struct("=IHHIIBBHIIIII")
+_DIAG_ANSWER = 32
+
+
+def waiting_connections(sock: socket.socket) -> int:
+    """How many connections wait at a listening socket to be accepted; 1 for several where it cannot be known."""
+    if sock.family == socket.AF_UNIX:
+        waiting = _unix_queue(os.fstat(sock.fileno()).st_ino)
+    else:
+        # tcp_info.tcpi_unacked: of a listening socket, the length of the queue.
+        waiting = int.from_bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28)[24:28], sys.byteorder)
+    if waiting is not None:
+        return waiting
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return len(poll.poll(0))
+
+
+def _unix_queue(inode: int) -> int | None:
+    """Ask the kernel (sock_diag(7)) for the queue of one unix socket; None when it does not tell."""
+    size = _DIAG_REQUEST.size
+    request = _DIAG_REQUEST.pack(
+        size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0,
+        socket.AF_UNIX, 0, 0, 0xFFFFFFFF, inode, _UDIAG_SHOW_RQLEN, _NO_COOKIE, _NO_COOKIE,
+    )  # fmt: skip
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as asked:
+            asked.sendto(request, (0, 0))
+            answer = asked.recv(4096, socket.MSG_DONTWAIT)
+    except OSError:
+        return None  # no such protocol, no permission, no descriptor: poll(2) knows less, and always works
+    at = _DIAG_ANSWER
+    while at + 8 <= len(answer):
+        length, kind = struct.unpack_from("=HH", answer, at)
+        if kind == _UNIX_DIAG_RQLEN:
+            return int.from_bytes(answer[at + 4 : at + 8], sys.byteorder)
+        at += max(4, length + 3 & ~3)
+    return None
 
 
 # ---- file events (inotify(7)) ------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import pykka
 from loguru import logger
 
 from pyemperor.actors.actor import Actor, Inbox, System
-from pyemperor.actors.administration import Dismiss, Govern, Refuse, Reload
+from pyemperor.actors.administration import Dismiss, Govern, Refuse
 from pyemperor.actors.clock import Timer
 from pyemperor.actors.monitor_diff import Appeared, Change, Changed, Renamed, Vanished, Watchlist
 from pyemperor.actors.monitor_files import touched
@@ -36,6 +36,12 @@ _REMEDIES = {
     errno.ENOTDIR: "it is no folder; name one that holds vassal files",
     errno.EACCES: "this user may not read it; chmod or chown it, and its vassals start at once",
 }
+
+
+#: Makes what the Emperor is told from a vassal's name.
+Told = Callable[[str], object]
+#: Gives that by path.
+TouchFiles = Callable[[Vassal], Mapping[str, Told]]
 
 
 class Source(Protocol):
@@ -94,9 +100,9 @@ class _Reread:
 class Monitor(Actor):
     """Watches ``sources`` and tells the Emperor by ``tell``; looks every ``freq`` seconds, and at events.
 
-    ``touch_files`` gives the files whose touching reloads a vassal; ``static`` are vassals that nobody reads
-    again, and which can be reloaded by their files all the same. ``governed`` are the names of the vassals that
-    a monitor before this one has told of: those that it does not find are dismissed.
+    ``touch_files`` gives what the Emperor is told when a file of a vassal is touched; ``static`` are vassals that
+    nobody reads again, and which have such files all the same. ``governed`` are the names of the vassals that a
+    monitor before this one has told of: those that it does not find are dismissed.
     """
 
     def __init__(
@@ -106,7 +112,7 @@ class Monitor(Actor):
         tell: Callable[[object], object],
         freq: float,
         *,
-        touch_files: Callable[[Vassal], Collection[str]] = lambda _: (),
+        touch_files: TouchFiles = lambda _: {},
         static: Iterable[Vassal] = (),
         governed: Iterable[str] = (),
         owner: pykka.ActorRef[Any] | None = None,
@@ -125,7 +131,7 @@ class Monitor(Actor):
         #: The name that a vassal runs under, if it was renamed and has not been read since.
         self._formerly: dict[str, str] = {}
         self._touch_files = touch_files
-        self._to_touch: dict[str, Collection[str]] = {v.name: touch_files(v) for v in static}
+        self._to_touch: dict[str, Mapping[str, Told]] = {v.name: touch_files(v) for v in static}
         self._reserved = frozenset(self._to_touch)
         self._orphans = set(governed) - self._reserved
         self._touched: Watchlist[str] = Watchlist(settle=0.0)
@@ -213,9 +219,10 @@ class Monitor(Actor):
         paths = {path for files in self._to_touch.values() for path in files}
         for change in self._touched.look(touched(paths), now):
             if not isinstance(change, Vanished) and change.key in self._looked_for:
-                for name in [name for name, files in self._to_touch.items() if change.key in files]:
-                    logger.info("{} was touched: vassal {} is reloaded", change.key, name)
-                    self._tell(Reload(name))
+                for name, files in self._to_touch.items():
+                    if told := files.get(change.key):
+                        logger.info("{} was touched, for vassal {}", change.key, name)
+                        self._tell(told(name))
         self._looked_for = paths
 
     # ---- telling --------------------------------------------------------------------------------------------

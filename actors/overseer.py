@@ -128,6 +128,11 @@ class Overseer(Actor):
             for command in supervisor.handle(event, self._now):
                 self._carry_out(group, command)
 
+    def tell_child(self, name: str, message: Message) -> None:
+        """Send a message to the present incarnation of a child, if there is one."""
+        if child := self._children.get(name):
+            self._send(child.key, message)
+
     def child_up(self, child: str) -> None:
         """A child can do its work."""
 
@@ -136,6 +141,12 @@ class Overseer(Actor):
 
     def child_down(self, child: str) -> None:
         """A child is gone; it may come back. What it died of is in its :attr:`Child.ended`."""
+
+    def child_gone(self, child: str) -> None:
+        """A child that was to be terminated is gone for good."""
+
+    def child_refused(self, child: str, reason: str) -> None:
+        """A child that was to be started beside the others could not start; it is forgotten."""
 
     def group_gone(self, group: str, reason: str) -> None:
         """The supervisor of ``group`` has ended, after all its children."""
@@ -291,6 +302,15 @@ class Overseer(Actor):
                 self._enter(child, state, f"next start in {until - self._now:.1f} s")
             case supervision.Report():
                 self._report(group, command)
+            case supervision.Reply(event=supervision.TerminateChild(id=name), result=supervision.Ok()):
+                self.supervise(group, supervision.DeleteChild(name))
+                self._children.pop(name, None)
+                self.child_gone(name)
+            case supervision.Reply(
+                event=supervision.StartChild(spec=spec), result=supervision.Refused(reason=reason)
+            ) if spec is not None:
+                self._children.pop(spec.id, None)
+                self.child_refused(spec.id, str(reason or "it was stopped"))
             case supervision.Gone(reason=reason):
                 self._groups.pop(group)
                 self._children = {n: child for n, child in self._children.items() if child.group != group}

@@ -15,12 +15,14 @@ from pyemperor.actors.administration import (
     Outcome,
     Refuse,
     Reload,
+    RenewWorkers,
     Status,
     Stop,
 )
 from pyemperor.actors.generations import Generations
 from pyemperor.actors.province import Asked, Province
 from pyemperor.actors.succession import Halt, Want
+from pyemperor.protocol import messages
 from pyemperor.protocol.errors import ConfigError
 from pyemperor.protocol.messages import Message, Renew
 
@@ -48,6 +50,8 @@ class Realm(Generations):
                 return [self._provinces[name].status(self.child) for name in sorted(self._provinces)]
             case Reload():
                 return self._reload(message)
+            case RenewWorkers():
+                self._renew_workers(message)
             case Stop(name=str(name)):
                 return self._stop_one(name, message.answer)
             case Absolve():
@@ -144,6 +148,11 @@ class Realm(Generations):
             province.reread()
         elif province.vassal is not None:
             self.govern(Govern(province.vassal))
+
+    def _renew_workers(self, renew: RenewWorkers) -> None:
+        province = self._provinces.get(renew.name)
+        if province is not None and (present := province.succession.present) is not None:
+            self.tell_child(province.claims[present], messages.RenewWorkers(renew.reason))
 
     def _stop_one(self, name: str, answer: Answer | None) -> "pykka.Future[Any]":
         province = self._provinces.get(name)

@@ -5,7 +5,7 @@ nothing but a worker's start: one that is asked to end finishes what it has acce
 waits at the socket, where it wakes others.
 
 >>> siesta = Siesta(idle=60.0, now=0.0)
->>> siesta.heard("1", Beat(1, 50.0, requests=7), now=50.0)
+>>> siesta.heard(Beat(1, 50.0, requests=7), now=50.0)
 >>> siesta.due(100.0), siesta.due(110.0)
 (False, True)
 """
@@ -27,14 +27,13 @@ class Siesta:
     def __init__(self, idle: float, now: float) -> None:
         self._idle = idle
         self._busy_at = now
-        self._requests: dict[str, int] = {}
+        self._requests = 0
 
-    def heard(self, worker: str, beat: Beat, now: float) -> None:
-        """Take in the beat of a worker."""
-        before = self._requests.get(worker, 0)
-        self._requests[worker] = beat.requests
-        if beat.requests != before or any(core.busy for core in beat.cores):
+    def heard(self, beat: Beat, now: float) -> None:
+        """Take in the beat of all workers."""
+        if beat.requests != self._requests or any(core.busy for core in beat.cores):
             self._busy_at = now
+        self._requests = beat.requests
 
     def due(self, now: float) -> bool:
         """Whether it has come to that; it then takes as long again."""

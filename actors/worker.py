@@ -32,7 +32,8 @@ from pyemperor.actors.supervision import (
     Terminate,
     Wake,
 )
-from pyemperor.protocol.messages import Accepting, Beat, Birth, Core, Inject, Ready, Trace
+from pyemperor.actors.wear import most_requests
+from pyemperor.protocol.messages import Accepting, Beat, Birth, Core, Inject, Ready, Trace, Worn
 
 #: Makes a runner's listeners, and prepares its thread.
 Listeners = Callable[[CgiRunner, "Worker"], Sequence[Listener]]
@@ -42,6 +43,13 @@ _STUCK = 5.0
 @dataclass(frozen=True, slots=True)
 class _FirstRequest:
     """A runner has served the first request of this worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Worn:
+    """This worker has served as many ``requests`` as it was to serve."""
+
+    requests: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,7 @@ class Worker(Actor):
         self._reap = reap
         self._cores = [CoreState() for _ in range(birth.vassal.threads)]
         self._loyal = False
+        self._most_requests = most_requests(birth.vassal, birth.index)
         self._stopping = False
         self._runners: dict[pykka.ActorRef[CgiRunner], tuple[str, int]] = {}
         self._superior = Superior(self, upward(self), birth.beat, self._beat, self._finish, birth.mercy)
@@ -105,6 +114,9 @@ class Worker(Actor):
                 if not self._loyal:
                     self._loyal = True
                     self._superior.link.send(Accepting())
+            case _Worn(requests=requests):
+                # It serves on, until another one is ready and the master asks it to stop.
+                self._superior.link.send(Worn(f"it has served {requests:.0f}, its max-requests"))
             case _NoMercy():
                 self._tell_all(Abort("the server is stopping"))
                 self.after(_STUCK, _Stuck())
@@ -143,6 +155,10 @@ class Worker(Actor):
         def served(outcome: Outcome, now: float) -> None:
             if not self._loyal:
                 self.actor_ref.tell(_FirstRequest())
+            most = self._most_requests
+            if most < math.inf and sum(core.requests for core in self._cores) >= most:
+                self._most_requests = math.inf
+                self.actor_ref.tell(_Worn(most))
             self._log_request(index, outcome, now)
             if self.journal.up is not None:
                 path = (
@@ -201,6 +217,7 @@ class Worker(Actor):
 
     def _leave(self, code: int) -> None:
         self.exit_code = code
+        self._superior.beat_last(self.system.now())
         self._superior.link.close()
         self.stop()
 

@@ -294,14 +294,19 @@ class History:
     """Remembers each process's last state: what its end means depends on whether it was asked for."""
 
     def __init__(self) -> None:
-        self._last: dict[str, Before] = {}
+        #: By actor and pid: a worker and the one that replaces it have one address. Pid 0 is who comes next.
+        self._last: dict[tuple[str, int], Before] = {}
 
     def before(self, entry: Entry) -> Before:
-        """What the actor of ``entry`` was before it."""
-        before = self._last.get(entry.actor, Before())
+        """What the process of ``entry`` was before it."""
+        me, nobody = (entry.actor, entry.pid), (entry.actor, 0)
+        before = self._last.get(me) or self._last.get(nobody, Before())
         match entry.event:
             case "start" | "restart":
-                self._last[entry.actor] = Before(again=entry.event == "restart")
+                self._last[nobody] = Before(again=entry.event == "restart")
             case "state":
-                self._last[entry.actor] = Before(entry.state, entry.reason, entry.at or 0.0, before.again)
+                if entry.state == State.ABSENT:
+                    self._last.pop(me, None)
+                    me = nobody
+                self._last[me] = Before(entry.state, entry.reason, entry.at or 0.0, before.again)
         return before

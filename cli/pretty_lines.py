@@ -125,6 +125,10 @@ def _words(entry: Entry, before: Before) -> tuple[str, str]:
             return "INFO", f"answered {entry.reason}: it is well"
         case "starved":
             return "WARNING", "the machine starves it of CPU: it gets more time to answer"
+        case "retire":
+            return entry.level, f"is replaced{reason}"
+        case "resize":
+            return entry.level, f"cheaper{reason}"
         case "credit":
             return entry.level, entry.reason
         case "exit":

@@ -12,12 +12,13 @@ from setproctitle import setproctitle
 
 from pyemperor.actors.actor import Actor, Inbox, System, Threads
 from pyemperor.actors.cgi_runner import CgiRunner, ErrorPipe
+from pyemperor.actors.crew import Gauges
 from pyemperor.actors.doorbell import SocketDoorbell
 from pyemperor.actors.exchange import Exchange, Handler
 from pyemperor.actors.fork_server import ForkServer
 from pyemperor.actors.host import ForkHost
 from pyemperor.actors.journal import Journal
-from pyemperor.actors.linux import own_working_directory
+from pyemperor.actors.linux import memory, own_working_directory, waiting_connections
 from pyemperor.actors.listeners import Listener
 from pyemperor.actors.outcome import Outcome
 from pyemperor.actors.pipe import Pipe
@@ -25,6 +26,7 @@ from pyemperor.actors.script import Spawn
 from pyemperor.actors.superior import FromParent, ParentLost, Terminated, Upward
 from pyemperor.actors.vassal_master import VassalMaster
 from pyemperor.actors.warm import PRELOAD, Templates
+from pyemperor.actors.wear import Memory
 from pyemperor.actors.wires import HttpWire, UwsgiWire, Wire
 from pyemperor.actors.worker import Worker, reap_adopted
 from pyemperor.cli.handlers import handlers_of, load_registered
@@ -87,7 +89,11 @@ def new_master(
         Journal(birth.actor),
         birth,
         upward,
-        doorbell=SocketDoorbell(fds),
+        gauges=Gauges(
+            waiting=lambda: sum(map(waiting_connections, listeners)),
+            memory=lambda pid: Memory(*memory(pid)),
+            doorbell=SocketDoorbell(fds),
+        ),
     )
 
 

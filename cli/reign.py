@@ -21,14 +21,14 @@ from loguru import logger
 from setproctitle import setproctitle
 
 from pyemperor.actors.actor import Threads
-from pyemperor.actors.administration import Absolve, Reload, Status
+from pyemperor.actors.administration import Absolve, Reload, RenewWorkers, Status
 from pyemperor.actors.clock import monotonic
 from pyemperor.actors.control import Control
 from pyemperor.actors.emperor import ChildEnded, Companion, Emperor, Govern, Quit
 from pyemperor.actors.imperial_host import ImperialForkHost
 from pyemperor.actors.journal import Journal
 from pyemperor.actors.listeners import SocketVault
-from pyemperor.actors.monitor import Monitor, Rescan, Source
+from pyemperor.actors.monitor import Monitor, Rescan, Source, Told
 from pyemperor.actors.monitor_files import VassalFiles
 from pyemperor.actors.overseer import Overseer
 from pyemperor.actors.pipe import Pipe
@@ -221,9 +221,16 @@ def _watch_vassals(emperor: Emperor, scenario: Scenario, sources: Sequence[Sourc
     return emperor.accompany("imperial monitor", engage)
 
 
-def _touch_files(vassal: Vassal) -> Sequence[str]:
-    """The files whose touching reloads the vassal."""
-    return [*vassal.touch_reload, *vassal.touch_chain_reload]
+def _touch_files(vassal: Vassal) -> dict[str, Told]:
+    """What follows when a file of the vassal is touched; a reload includes its workers."""
+
+    def renew_workers(name: str) -> RenewWorkers:
+        return RenewWorkers(name, "touch-workers-reload")
+
+    return {
+        **dict.fromkeys(vassal.touch_workers_reload, renew_workers),
+        **dict.fromkeys((*vassal.touch_reload, *vassal.touch_chain_reload), Reload),
+    }
 
 
 def main(arguments: list[str]) -> int:

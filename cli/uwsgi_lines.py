@@ -159,6 +159,10 @@ def _event(entry: Entry, stamp: str) -> list[str]:
             return [f"vassal instance {entry.vassal} status {entry.message}"]
         case "probe.cleared":
             return [f"[emperor] {_name(entry)} answered {entry.reason}: it is alive"]
+        case "retire":
+            return [f"...The work of process {entry.pid} is done. Seeya! ({_name(entry)}: {entry.reason})"]
+        case "resize":
+            return [f"cheaper: {entry.reason}"]
         case "starved":
             return [f"[emperor] {_name(entry)} gets more time to answer: the machine starves it of CPU"]
         case "credit":
@@ -177,8 +181,11 @@ def _preamble(birth: Birth) -> list[str]:
     mode = {(False, False): "single process", (True, False): "preforking", (False, True): "threaded"}.get(
         (vassal.processes > 1, vassal.threads > 1), "preforking+threaded"
     )
+    whole, each = vassal.reload_mercy, vassal.worker_reload_mercy
+    governs = "reload-mercy clips it" if whole < each else "its own"
     return [
-        f"your mercy for graceful operations on workers is {vassal.worker_reload_mercy:.0f} seconds",
+        f"your mercy for graceful operations on workers is {min(whole, each):.0f} seconds",
+        f"worker-reload-mercy = {each:.0f} is a worker's ({governs}), reload-mercy = {whole:.0f} the vassal's",
         f"*** Operational MODE: {mode} ***",
     ]
 

@@ -79,6 +79,12 @@ class Renew(Message, frozen=True, tag="renew"):
     """An operator wants this vassal reloaded (SIGHUP to its master)."""
 
 
+class Worn(Message, frozen=True, tag="worn"):
+    """The worker has served what it was to serve; it goes on until it is asked to stop, and is replaced."""
+
+    reason: str
+
+
 # ---- a parent to its child --------------------------------------------------------------------------
 
 
@@ -92,6 +98,12 @@ class Stop(Message, frozen=True, tag="stop"):
     """Stop: take no new request, finish those accepted within ``mercy`` seconds, then exit 0."""
 
     mercy: float
+
+
+class RenewWorkers(Message, frozen=True, tag="renew-workers"):
+    """Emperor to master: replace every worker, one after the other, for ``reason``."""
+
+    reason: str
 
 
 # ---- any process to its parent, up to whoever watches -------------------------------------------------
@@ -136,6 +148,8 @@ EVENTS: dict[str, str] = {
     "start": "an attempt to start the process was made",
     "restart": "a start that replaces an earlier incarnation",
     "exit": "the process is gone, and so is its tree; `reason` says how",
+    "retire": "a worker is replaced, for `reason`, which is no failure",
+    "resize": "`cheaper` changes the number of workers; `reason` says by how many, and why",
     "kill": "we sent SIGKILL to the process and its tree, for `reason`",
     "probe.sent": "silence for the tolerance: the judge asked",
     "probe.cleared": "the probe was answered in time",
@@ -263,5 +277,6 @@ class Office(Message, frozen=True, tag="office"):
 #: What an office socket (a link to the fork server) carries.
 OfficeMessage = Fork | Kill | Adopt | Forked | ForkFailed | Exited
 LinkMessage = (
-    Ready | NotReady | Extend | Beat | Alive | Accepting | Idle | Renew | Probe | Stop | Trace | Inject | Office
+    Ready | NotReady | Extend | Beat | Alive | Accepting | Idle | Renew | Worn
+    | Probe | Stop | RenewWorkers | Trace | Inject | Office
 )

@@ -179,6 +179,25 @@ class Vassal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     idle: float = _default("vassal", "idle")
     die_on_idle: bool = _default("vassal", "die-on-idle")
     worker_reload_mercy: float = _default("vassal", "worker-reload-mercy")
+    max_requests: int = _default("vassal", "max-requests")
+    max_requests_delta: int = _default("vassal", "max-requests-delta")
+    min_worker_lifetime: float = _default("vassal", "min-worker-lifetime")
+    max_worker_lifetime: float = _default("vassal", "max-worker-lifetime")
+    max_worker_lifetime_delta: float = _default("vassal", "max-worker-lifetime-delta")
+    reload_on_rss: int = _default("vassal", "reload-on-rss")
+    reload_on_as: int = _default("vassal", "reload-on-as")
+    evil_reload_on_rss: int = _default("vassal", "evil-reload-on-rss")
+    evil_reload_on_as: int = _default("vassal", "evil-reload-on-as")
+    mem_collector_freq: float = _default("vassal", "mem-collector-freq")
+    #: Fewest workers; 0: always ``processes``.
+    cheaper: int = _default("vassal", "cheaper")
+    cheaper_initial: int = _default("vassal", "cheaper-initial")
+    cheaper_step: int = _default("vassal", "cheaper-step")
+    cheaper_overload: int = _default("vassal", "cheaper-overload")
+    cheaper_algo: str = _default("vassal", "cheaper-algo")
+    cheaper_idle: int = _default("vassal", "cheaper-idle")
+    cheaper_rss_limit_soft: int = _default("vassal", "cheaper-rss-limit-soft")
+    cheaper_rss_limit_hard: int = _default("vassal", "cheaper-rss-limit-hard")
     #: Name or number; "" leaves it.
     uid: str = _default("vassal", "uid")
     gid: str = _default("vassal", "gid")
@@ -187,6 +206,7 @@ class Vassal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     disable_logging: bool = _default("vassal", "disable-logging")
     touch_reload: tuple[str, ...] = _default("vassal", "touch-reload")
     touch_chain_reload: tuple[str, ...] = _default("vassal", "touch-chain-reload")
+    touch_workers_reload: tuple[str, ...] = _default("vassal", "touch-workers-reload")
     logto: str = _default("vassal", "logto")
     logto2: str = _default("vassal", "logto2")
     log_maxsize: int = _default("vassal", "log-maxsize")
@@ -251,6 +271,13 @@ class Vassal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     def start_timeout(self) -> float:
         """Seconds from the fork until ready."""
         return self.supervision.start_timeout
+
+    @property
+    def first_workers(self) -> int:
+        """How many workers there are at the start."""
+        if not self.cheaper:
+            return self.processes
+        return min(max(self.cheaper_initial, self.cheaper), self.processes)
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -340,4 +367,21 @@ def _check_vassal(
 ) -> None:
     if called_at is None and all(table.get(name, []) == [] for name in ("socket", "uwsgi-socket", "http-socket")):
         report.problem("no socket", "socket or http-socket", 'write http-socket = "127.0.0.1:8080"')
+    _check_cheaper(given, report)
     check_cgi(table, given, report)
+
+
+_ALGORITHMS = ("spare", "spare2", "backlog")
+
+
+def _check_cheaper(given: Mapping[str, Any], report: Report) -> None:
+    fewest, most = given.get("cheaper", 0), given.get("processes", _default("vassal", "processes"))
+    if fewest and fewest >= most:
+        report.at("cheaper").problem(str(fewest), f"less than processes, which is {most}")
+    algorithm = given.get("cheaper_algo", "spare")
+    if algorithm not in _ALGORITHMS:
+        remedy = f"write one of {', '.join(_ALGORITHMS)}"
+        report.at("cheaper-algo").warning(f"{algorithm} is not built in: spare decides", remedy=remedy)
+    soft, hard = given.get("cheaper_rss_limit_soft", 0), given.get("cheaper_rss_limit_hard", 0)
+    if hard and hard <= soft:
+        report.at("cheaper-rss-limit-hard").problem(str(hard), f"more than cheaper-rss-limit-soft ({soft})")

@@ -90,6 +90,11 @@ class SimulatedSocket:
                 return connection
         return None
 
+    @property
+    def queue(self) -> int:
+        """How many connections wait."""
+        return sum(not connection.over for connection in self._backlog)
+
     def join(self, listener: "SimulatedListener") -> None:
         """Wait for a connection."""
         self._waiting[listener] = None
@@ -157,6 +162,11 @@ class SimulatedSockets:
     def doorbell(self, claim: str) -> "SimulatedDoorbell":
         """What rings when a connection waits at the socket of ``claim``."""
         return SimulatedDoorbell(self._claims[claim][1])
+
+    def queue(self, vassal: str) -> int:
+        """How many connections wait for a vassal."""
+        socket = self.bound.get(vassal)
+        return 0 if socket is None else socket.queue
 
     def connect(self, vassal: str, connection: Connection) -> None:
         """Connect to a vassal; refused when it is not there."""

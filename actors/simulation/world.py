@@ -8,6 +8,7 @@ from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR2, Signals
 from pyemperor.actors.actor import Actor
 from pyemperor.actors.administration import Reload
 from pyemperor.actors.cgi_runner import CgiRunner
+from pyemperor.actors.crew import Gauges
 from pyemperor.actors.emperor import Emperor, Govern, Quit
 from pyemperor.actors.journal import Journal
 from pyemperor.actors.overseer import Overseer
@@ -169,8 +170,11 @@ class World:
             return SimulatedHost(process, _inbox(actor), office)
 
         chance = self._simulation.random.random
-        bell = SimulatedDoorbell(self._sockets.bound[birth.vassal.name])
-        VassalMaster.start(process, host, Journal(birth.actor), birth, upward, chance, bell)
+        socket = self._sockets.bound[birth.vassal.name]
+        gauges = Gauges(
+            waiting=lambda: self._sockets.queue(birth.vassal.name), doorbell=SimulatedDoorbell(socket)
+        )
+        VassalMaster.start(process, host, Journal(birth.actor), birth, upward, chance, gauges)
 
     def _start_worker(self, process: SimulatedProcess, birth: Birth, upward: Upward) -> None:
         socket = self._sockets.bound[birth.vassal.name]

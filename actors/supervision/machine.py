@@ -250,7 +250,9 @@ class Supervisor:
     def _restart_with(self, sibling: Child) -> None:
         """Have a child go down and come back with another; as in OTP, one that was down comes back too."""
         if sibling.phase.live:
-            sibling.fate = Fate.FORGET if self._children.drops(sibling) else Fate.RESTART
+            # Whom somebody has terminated meanwhile does not come back (OTP's terminate_child waits for the end).
+            if sibling.fate is None:
+                sibling.fate = Fate.FORGET if self._children.drops(sibling) else Fate.RESTART
         elif sibling.spec.temporary:
             self._children.rest(sibling)
             self._children.forget(sibling)

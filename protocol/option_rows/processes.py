@@ -4,11 +4,9 @@ Source: uWSGI's options; "The uWSGI cheaper subsystem"; "Managing the uWSGI serv
 """
 
 from pyemperor.protocol.tables import Option, accepted, planned
-from pyemperor.protocol.values import COUNT, FLAG, MEGABYTES, PATH, TEXT, TIME
+from pyemperor.protocol.values import COUNT, FLAG, MEGABYTES, PATH, SIZE, TEXT, TIME
 
 _ALWAYS = "it is always so"
-_NO_GROWTH = "scripts are processes of their own, so workers do not grow"
-_LIMIT = "cgi-limit-as limits a script"
 
 PROCESSES: tuple[Option, ...] = (
     Option("vassal", "processes", COUNT, 1, "worker processes", least=1, aliases=("workers",)),
@@ -48,17 +46,19 @@ PROCESSES: tuple[Option, ...] = (
     accepted("vassal", "forkbomb-delay", TIME, "pause when workers die at once", "[vassal.supervision] has the "
              "delays: backoff"),
     # replacing workers
-    accepted("vassal", "max-requests", COUNT, "replace a worker after so many requests", _NO_GROWTH),
-    accepted("vassal", "max-requests-delta", COUNT, "more requests for each further worker", _NO_GROWTH),
-    accepted("vassal", "min-worker-lifetime", TIME, "time before which no worker is replaced", _NO_GROWTH),
-    accepted("vassal", "max-worker-lifetime", TIME, "replace a worker after this time", _NO_GROWTH),
-    accepted("vassal", "max-worker-lifetime-delta", TIME, "more time for each further worker", _NO_GROWTH),
-    *(accepted("vassal", name, MEGABYTES, meaning, _NO_GROWTH + "; " + _LIMIT)
-      for name, meaning in (("reload-on-rss", "replace a worker that has more resident memory"),
-                            ("reload-on-as", "replace a worker that has more address space"),
-                            ("evil-reload-on-rss", "kill a worker that has more resident memory"),
-                            ("evil-reload-on-as", "kill a worker that has more address space"))),
-    accepted("vassal", "mem-collector-freq", TIME, "time between two looks at the memory", _NO_GROWTH),
+    Option("vassal", "max-requests", COUNT, 0, "replace a worker after so many requests; 0: never"),
+    Option("vassal", "max-requests-delta", COUNT, 0, "so many requests more for each further worker"),
+    Option("vassal", "min-worker-lifetime", TIME, 10.0, "age before which a worker is not replaced for its "
+           "requests or its memory"),
+    Option("vassal", "max-worker-lifetime", TIME, 0.0, "replace a worker at this age; 0: never"),
+    Option("vassal", "max-worker-lifetime-delta", TIME, 0.0, "so much more for each further worker"),
+    Option("vassal", "reload-on-rss", MEGABYTES, 0, "replace a worker that has more resident memory"),
+    Option("vassal", "reload-on-as", MEGABYTES, 0, "replace a worker that has more address space"),
+    Option("vassal", "evil-reload-on-rss", MEGABYTES, 0, "kill and replace a worker that has more resident "
+           "memory"),
+    Option("vassal", "evil-reload-on-as", MEGABYTES, 0, "kill and replace a worker that has more address space"),
+    Option("vassal", "mem-collector-freq", TIME, 3.0, "time between two looks at the memory of the workers",
+           least=0.01),
     *(accepted("vassal", name, TEXT, "replace a worker at an exception of its application",
                "a script's exception ends the script", repeat=True)
       for name in ("reload-on-exception", "reload-on-exception-type", "reload-on-exception-value",
@@ -78,22 +78,24 @@ PROCESSES: tuple[Option, ...] = (
     Option("vassal", "idle", TIME, 0.0, "end the workers after this time without a request, until the next "
            "connection; 0: never"),
     Option("vassal", "die-on-idle", FLAG, False, "with idle: end the whole vassal, until the next connection"),
-    planned("vassal", "cheaper", COUNT, "fewest workers", why="processes is the number of workers"),
-    *(planned("vassal", name, kind, meaning)
-      for name, kind, meaning in (("cheaper-initial", COUNT, "workers at the start"),
-                                  ("cheaper-step", COUNT, "workers that are started at a time"),
-                                  ("cheaper-overload", COUNT, "looks before their number changes"),
-                                  ("cheaper-algo", TEXT, "what decides their number"),
-                                  ("cheaper-idle", TIME, "time after which an idle worker ends"),
-                                  ("cheaper-rss-limit-soft", MEGABYTES, "start no more above this memory"),
-                                  ("cheaper-rss-limit-hard", MEGABYTES, "end workers above this memory"))),
+    Option("vassal", "cheaper", COUNT, 0, "fewest workers, less than processes; 0: always all of them"),
+    Option("vassal", "cheaper-initial", COUNT, 0, "workers at the start; 0: as many as cheaper says"),
+    Option("vassal", "cheaper-step", COUNT, 1, "workers that are started at a time", least=1),
+    Option("vassal", "cheaper-overload", COUNT, 3, "seconds that all workers are full, or that more than one is "
+           "idle, until their number changes; backlog: connections that wait"),
+    Option("vassal", "cheaper-algo", TEXT, "spare", "what decides the number of workers: spare, spare2 or "
+           "backlog"),
+    Option("vassal", "cheaper-idle", COUNT, 10, "spare2: seconds with too many idle workers until one ends"),
+    Option("vassal", "cheaper-rss-limit-soft", SIZE, 0, "start no more workers when all have so much memory"),
+    Option("vassal", "cheaper-rss-limit-hard", SIZE, 0, "end a worker when all have so much memory"),
     # reloading
     Option("vassal", "touch-reload", PATH, (), "reload the vassal when this file is touched", repeat=True),
     Option("vassal", "touch-chain-reload", PATH, (), "the same: the new workers start beside the old ones",
            repeat=True),
-    *(planned("vassal", name, PATH, meaning, repeat=True, why="touch the vassal's file, or pyemperor reload NAME")
-      for name, meaning in (("touch-workers-reload", "replace the workers when this file is touched"),
-                            ("fs-reload", "reload when this file or folder changes"))),
+    Option("vassal", "touch-workers-reload", PATH, (), "replace the workers when this file is touched",
+           repeat=True),
+    planned("vassal", "fs-reload", PATH, "reload when this file or folder changes", repeat=True,
+            why="touch the vassal's file, or pyemperor reload NAME"),
     planned("vassal", "touch-exec", TEXT, "run a command when a file is touched: file command", repeat=True),
     planned("vassal", "touch-signal", TEXT, "raise a uwsgi signal when a file is touched", repeat=True),
     planned("vassal", "reload-on-fd", TEXT, "reload when a descriptor can be read", "brutal-reload-on-fd",

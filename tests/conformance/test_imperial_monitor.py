@@ -419,7 +419,7 @@ def test_a_touched_file_reloads_its_vassals(watch: Watch, tmp_path: Path) -> Non
     """Section 2, touch-reload: the vassal is reloaded when the file is touched, or made."""
     touch = tmp_path / "touch"
     static = Vassal("static")
-    emperor = watch(tmp_path, freq=0.05, touch_files=lambda _: [str(touch)], static=[static])
+    emperor = watch(tmp_path, freq=0.05, touch_files=lambda _: {str(touch): Reload}, static=[static])
     (tmp_path / "a.ini").write_text("one")
     emperor.govern()
     assert emperor.hears_nothing()

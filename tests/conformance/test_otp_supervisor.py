@@ -660,6 +660,19 @@ def test_rest_for_one() -> None:
     assert world.pids().keys() == before.keys()
 
 
+def test_a_terminated_child_does_not_come_back_with_the_others() -> None:
+    """D02, B: who is on its way out by terminate_child stays down, though another one dies meanwhile."""
+    world = World(otp(ONE_FOR_ALL), *specs("a b c"), b=Puppet(obeys_after=2.0)).boot()
+    before = world.pids()
+    ticket = world.send(TerminateChild("b"))
+    world.end("a")
+    assert world.result(ticket) is None
+    world.advance(3)
+    assert world.result(ticket) == Ok("b")
+    assert world.phases() == {"a": Phase.UP, "b": Phase.DOWN, "c": Phase.UP}
+    assert before["c"] != world.pid("c")
+
+
 def test_simple_one_for_one() -> None:
     """D04 simple_one_for_one: the other instance is untouched; the restarted one gets its arguments again."""
     world = World(otp(SIMPLE), ChildSpec("a")).boot()

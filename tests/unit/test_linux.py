@@ -1,5 +1,6 @@
 """The system calls that Python does not offer, on real processes and sockets."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -182,3 +184,47 @@ def test_a_thread_has_a_working_directory_of_its_own(tmp_path: "os.PathLike[str]
 def test_what_the_kernel_refuses_is_an_error() -> None:
     with pytest.raises(OSError, match="Invalid argument"):
         linux._check(linux._libc.prctl(-1, 0, 0, 0, 0))
+
+
+# ---- what a master reads off the machine --------------------------------------------------------------------
+
+
+def test_the_memory_of_a_process(child: "subprocess.Popen[bytes]") -> None:
+    rss, space = linux.memory(os.getpid())
+    assert 1 << 20 < rss < space
+    hoard = bytearray(b"x" * (32 << 20))
+    assert linux.memory(os.getpid())[0] > rss + len(hoard) // 2
+    child.kill()
+    child.wait()
+    assert linux.memory(child.pid) == (0, 0)
+
+
+@pytest.mark.parametrize("family", [socket.AF_UNIX, socket.AF_INET, socket.AF_INET6])
+def test_how_many_connections_wait(family: socket.AddressFamily, tmp_path: "os.PathLike[str]") -> None:
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(family))
+        hosts = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+        address: Any = os.path.join(tmp_path, "a.sock") if family == socket.AF_UNIX else (hosts[family], 0)
+        try:
+            listener.bind(address)
+        except OSError as error:
+            pytest.skip(f"no such address here: {error}")
+        listener.listen(10)
+        for waiting in range(4):
+            assert linux.waiting_connections(listener) == waiting
+            stack.enter_context(socket.socket(family)).connect(listener.getsockname())
+        listener.accept()[0].close()
+        assert linux.waiting_connections(listener) == 3
+
+
+def test_where_the_kernel_does_not_tell_one_stands_for_several(
+    tmp_path: "os.PathLike[str]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linux, "_NETLINK_SOCK_DIAG", 99)
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as stack:
+        listener.bind(os.path.join(tmp_path, "a.sock"))
+        listener.listen(10)
+        assert linux.waiting_connections(listener) == 0
+        for _ in range(2):
+            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(listener.getsockname())
+        assert linux.waiting_connections(listener) == 1

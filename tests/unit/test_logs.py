@@ -31,7 +31,7 @@ from pyemperor.cli.pretty_lines import Pretty
 from pyemperor.cli.stderr import PATIENCE, Stderr, _with_room
 from pyemperor.cli.uwsgi_lines import Uwsgi
 from pyemperor.protocol.messages import Birth, State
-from pyemperor.protocol.options import Vassal
+from pyemperor.protocol.options import Supervision, Vassal
 
 #: Wed Feb  5 11:35:43 2014 UTC
 WALL = 1391600143.25
@@ -65,11 +65,12 @@ def state(actor: str, state: State, at: float = 0.0, pid: int = 0, reason: str =
     )  # fmt: skip
 
 
-def event(actor: str, name: str, reason: str = "", message: str = "", level: str = "INFO") -> Entry:
+def event(actor: str, name: str, reason: str = "", message: str = "", level: str = "INFO", pid: int = 0) -> Entry:
     vassal, worker = parts(actor)
     return Entry(
-        level=level, actor=actor, vassal=vassal, worker=worker, event=name, reason=reason, message=message, at=0.0
-    )
+        level=level, actor=actor, vassal=vassal, worker=worker, event=name, reason=reason, message=message, at=0.0,
+        pid=pid,
+    )  # fmt: skip
 
 
 def outcome(**variables: bytes) -> Outcome:
@@ -214,6 +215,7 @@ def test_life_of_workers_as_their_master_logs_it() -> None:
         state(two, State.ABSENT, at=15.1, pid=12, reason="its mercy is over"),
     ) == [
         "your mercy for graceful operations on workers is 10 seconds",
+        "worker-reload-mercy = 10 is a worker's (its own), reload-mercy = 60 the vassal's",
         "*** Operational MODE: preforking+threaded ***",
         "spawned uWSGI worker 1 (pid: 11, cores: 2)",
         "spawned uWSGI worker 2 (pid: 12, cores: 2)",
@@ -242,7 +244,8 @@ def test_a_vassal_on_demand_in_uwsgis_words() -> None:
         '[uwsgi-emperor] hello -> "on demand" instance detected, '
         'waiting for connections on socket "/run/hello.socket" ...',
         "Wed Feb  5 11:35:43 2014 - [emperor] vassal hello is ready to accept requests",
-        '[uwsgi-emperor] hello -> back to "on demand" mode, waiting for connections on socket "/run/hello.socket" ...',
+        '[uwsgi-emperor] hello -> back to "on demand" mode, '
+        'waiting for connections on socket "/run/hello.socket" ...',
     ]
 
 
@@ -745,3 +748,38 @@ def test_a_vassals_log_file_that_is_made_again_is_its_users_and_no_link_is_follo
     assert (moved.owner(), moved.stat().st_mode & 0o777) == ("nobody", 0o640)
     logs.reopen([Vassal("app", logto2=str(link))])
     assert not target.exists(), "a link that leads nowhere makes no file"
+
+
+def test_the_mercy_that_governs_is_said_at_the_start() -> None:
+    """The seed's second complaint: reload-mercy = 10, and the log said 60."""
+    vassal = Vassal(name="hello", supervision=Supervision(mercy=10))
+    master = Birth(kind="master", vassal=vassal, beat=10)
+    said = lines(Uwsgi(master), state("worker:hello/1", State.STARTING, pid=1))
+    assert said[:2] == [
+        "your mercy for graceful operations on workers is 10 seconds",
+        "worker-reload-mercy = 60 is a worker's (reload-mercy clips it), reload-mercy = 10 the vassal's",
+    ]
+
+
+def test_a_worker_and_the_one_that_replaces_it_are_two() -> None:
+    one = "worker:hello/1"
+    assert lines(
+        Uwsgi(),
+        event(one, "start"),
+        state(one, State.STARTING, pid=11),
+        event(one, "retire", pid=11, reason="it is old"),
+        event(one, "start"),
+        state(one, State.STARTING, pid=12),
+        state(one, State.READY, pid=12),
+        state(one, State.STOPPING, at=5.0, pid=11),
+        state(one, State.STABLE, at=6.0, pid=12),
+        state(one, State.ABSENT, at=7.0, pid=11, reason="exit code 0"),
+        state(one, State.ABSENT, at=9.0, pid=12, reason="killed by signal 9"),
+    ) == [
+        "spawned uWSGI worker 1 (pid: 11, cores: 1)",
+        "...The work of process 11 is done. Seeya! (worker 1 of hello: it is old)",
+        "spawned uWSGI worker 1 (pid: 12, cores: 1)",
+        "Gracefully killing worker 1 (pid: 11)...",
+        "worker 1 buried after 2 seconds",
+        "DAMN ! worker 1 (pid: 12) died, killed by signal 9 :( trying respawn ...",
+    ]

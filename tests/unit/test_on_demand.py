@@ -359,14 +359,14 @@ def test_a_resting_master_that_hangs_is_found_by_its_heartbeat() -> None:
 
 def test_idle_is_who_has_served_nothing_and_is_not_busy() -> None:
     siesta = Siesta(10.0, now=0.0)
-    siesta.heard("1", Beat(1, 1.0, requests=3), 1.0)
-    siesta.heard("2", Beat(1, 5.0, cores=(Core(busy=True, age=2.0, requests=0),)), 5.0)
+    siesta.heard(Beat(1, 1.0, requests=3), 1.0)
+    siesta.heard(Beat(1, 5.0, requests=3, cores=(Core(busy=True, age=2.0, requests=0),)), 5.0)
     assert not siesta.due(14.9)
-    siesta.heard("1", Beat(2, 14.9, requests=3), 14.9)
+    siesta.heard(Beat(2, 14.9, requests=3), 14.9)
     assert siesta.due(15.0)
     assert not siesta.due(16.0), "it is said once in a while"
     assert siesta.due(25.0)
-    siesta.heard("1", Beat(1, 25.0, requests=2), 26.0)
+    siesta.heard(Beat(1, 25.0, requests=2), 26.0)
     assert not siesta.due(35.0), "another worker of that number has served"
 
 

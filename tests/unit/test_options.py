@@ -311,7 +311,8 @@ def test_the_published_vassal_file_is_understood_line_by_line() -> None:
     app = vassal_from(dict(parser["uwsgi"]), notes, name="testdomain_cgi-bin")
     assert not notes.problems
     assert (app.heartbeat, app.processes, app.threads, app.reload_mercy) == (25, 2, 2, 10)
+    assert app.max_requests == 2048
     assert app.cgi == (Mount("/cgi-bin", "/usr/local/nginx/vhosts/testdomain/cgi-bin"),)
     without_effect = {note.key for note in notes.warnings}
-    ignored = {"plugins", "master", "no-orphans", "max-requests", "vacuum"}
+    ignored = {"plugins", "master", "no-orphans", "vacuum"}
     assert without_effect == ignored
