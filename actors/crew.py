@@ -167,6 +167,7 @@ class Crew(Overseer):
 
     def child_up(self, child: str) -> None:
         self._ready_at[child] = self._now
+        self._siesta.woken(self._now)
         if found := self.child(child):
             life = longest_life(self._vassal, found.birth.index)
             if life < math.inf:
