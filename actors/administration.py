@@ -36,11 +36,12 @@ class Govern:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The configuration of this vassal cannot be used; what serves goes on."""
+    """The configuration of this vassal cannot be used; what serves goes on, unless it is to ``stop``."""
 
     name: str
     problems: tuple[Problem, ...]
     reread: Callable[[], object] | None = field(default=None, compare=False)
+    stop: bool = False
 
 
 @dataclass(frozen=True, slots=True)

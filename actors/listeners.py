@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from loguru import logger
 
 from pyemperor.actors.actor import Inbox
+from pyemperor.actors.credentials import acting_as
 from pyemperor.actors.exchange import Exchange
 from pyemperor.protocol.errors import ConfigError, Problem
-from pyemperor.protocol.options import Vassal
+from pyemperor.protocol.options import Owner, Vassal
 from pyemperor.protocol.values import Address
 
 
@@ -25,12 +26,16 @@ class _Bound:
     address: Address
     #: Device and inode of a unix socket's file: only ours is touched.
     file: tuple[int, int] | None
+    #: In whose name it was bound.
+    owner: Owner | None = None
 
     def settle(self, vassal: Vassal) -> None:
         """Give it the owner, the mode and the backlog that ``vassal`` asks for; raises OSError."""
-        if self.file is not None and self.is_ours():
-            _own(self.address.path, vassal)
-        self.sock.listen(_backlog(vassal))
+        backlog = _backlog(vassal)
+        with acting_as(self.owner):
+            if self.file is not None and self.is_ours():
+                _own(self.address.path, vassal)
+            self.sock.listen(backlog)
 
     def is_ours(self) -> bool:
         """Whether the file is still the one that was made for this socket."""
@@ -43,8 +48,9 @@ class _Bound:
     def close(self) -> None:
         """Close the socket and remove its file."""
         self.sock.close()
-        if self.file is not None and self.is_ours():
-            os.unlink(self.address.path)
+        with acting_as(self.owner):
+            if self.file is not None and self.is_ours():
+                os.unlink(self.address.path)
 
 
 class SocketVault:
@@ -71,8 +77,9 @@ class SocketVault:
         self._claims[claim] = vassal.name, bounds
         try:
             for address in vassal.addresses:
-                kept = next((b for b in held if b.address == address and b not in bounds), None)
-                bounds.append(kept or _bind(address, vassal))
+                fits = (b for b in held if b.address == address and b.owner == vassal.owner)
+                kept = next((b for b in fits if b not in bounds), None)
+                bounds.append(kept or _bind(address, vassal, _backlog(vassal)))
             for bound in bounds:
                 address = bound.address
                 if bound in held:
@@ -114,22 +121,23 @@ class SocketVault:
             self.release(claim)
 
 
-def _bind(address: Address, vassal: Vassal) -> _Bound:
+def _bind(address: Address, vassal: Vassal, backlog: int) -> _Bound:
     tcp = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     sock = socket.socket(socket.AF_UNIX if address.kind == "unix" else tcp)
     file = None
     try:
-        if address.kind == "unix":
-            file = _bind_unix(sock, address.path, vassal)
-        else:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((address.host, address.port))
-        sock.listen(_backlog(vassal))
+        with acting_as(vassal.owner):
+            if address.kind == "unix":
+                file = _bind_unix(sock, address.path, vassal)
+            else:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind((address.host, address.port))
+            sock.listen(backlog)
     except OSError:
         sock.close()
         raise
     sock.setblocking(False)
-    return _Bound(sock, address, file)
+    return _Bound(sock, address, file, vassal.owner)
 
 
 def _backlog(vassal: Vassal) -> int:

@@ -108,7 +108,7 @@ class Realm(Overseer):
             case Govern():
                 self._govern(message)
             case Refuse():
-                self._refuse(self._province(message.name, message.reread), message.problems)
+                self._refuse(self._province(message.name, message.reread), message.problems, stop=message.stop)
             case Dismiss(name=name):
                 if province := self._provinces.get(name):
                     self._log(province, "INFO", "is not wanted any more: stopping it", "dismiss")
@@ -146,6 +146,9 @@ class Realm(Overseer):
             self._log(province, "INFO", f"is the new name of {govern.formerly}, whose sockets it keeps", "rename")
         province = self._province(vassal.name, govern.reread)
         province.reread = govern.reread
+        if province.claims and province.vassal and province.vassal.owner != vassal.owner:
+            self._change_hands(province, govern)
+            return
         claim = self._new_claim(vassal.name)
         try:
             self._sockets.bind(vassal, claim, list(province.claims.values()))
@@ -159,13 +162,22 @@ class Realm(Overseer):
         province.vassal, province.unbound, province.next_claim = vassal, None, claim
         self._apply(province, Want(vassal))
 
+    def _change_hands(self, province: Province, govern: Govern) -> None:
+        """Somebody else's it must not share sockets or a moment with what runs: that ends first."""
+        if not province.succession.halted:
+            self._log(province, "INFO", "belongs to somebody else now: stopped, then started as theirs", "owner")
+            self._halt(province)
+        province.unbound = replace(govern, formerly="")
+
     def _new_claim(self, name: str) -> str:
         """The name, for its first generation; never one that was used before."""
         claim = f"{name}/{next(self._numbers)}" if name in self._names_used else name
         self._names_used.add(name)
         return claim
 
-    def _refuse(self, province: Province, problems: Iterable[Problem]) -> None:
+    def _refuse(self, province: Province, problems: Iterable[Problem], *, stop: bool = False) -> None:
+        if stop and province.claims and not province.succession.halted:
+            self._halt(province)
         why = "; ".join(map(str, problems))
         if why != province.succession.refused:
             serves = province.succession.up

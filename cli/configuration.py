@@ -14,6 +14,7 @@ import msgspec
 
 from pyemperor import __version__
 from pyemperor.actors.confinement import missing_tools
+from pyemperor.actors.opened import Opened
 from pyemperor.protocol.dialect import Loaded, World, load
 from pyemperor.protocol.dialect.loader import SUFFIXES, split_section
 from pyemperor.protocol.dialect_options import emperor_of, vassal_of
@@ -58,14 +59,15 @@ def _log(warnings: Warnings, actor: str) -> None:
 
 
 def vassal_and_warnings(
-    path: str, emperor: EmperorOptions | None = None, *, reloading: bool = False
+    path: str, emperor: EmperorOptions | None = None, *, reloading: bool = False, opened: Opened | None = None
 ) -> tuple[Vassal, Warnings]:
-    """The vassal in a file, and what its user should know though it can be used."""
+    """The vassal in a file, and what its user should know though it can be used; ``opened`` reads for it."""
     name = os.path.splitext(os.path.basename(split_address(path)[0]))[0]
     if _is_toml(path):
-        vassal, warnings = _toml_vassal(path, name)
+        vassal, warnings = _toml_vassal(path, name, opened)
     else:
-        vassal, warnings = vassal_of(_loaded(path, emperor, reloading), path, name=name, base=_folder(path))
+        loaded = _loaded(path, emperor, reloading, opened)
+        vassal, warnings = vassal_of(loaded, path, name=name, base=_folder(path))
     if missing := missing_tools(vassal):
         found = f"{' and '.join(sorted(missing))} not found: the limits and rights of scripts need it"
         raise ConfigError(Problem(path, 0, "", found, remedy="apt-get install util-linux"))
@@ -121,33 +123,41 @@ def split_address(path: str) -> tuple[str, str]:
 # ---- uWSGI's dialect --------------------------------------------------------------------------------------
 
 
-def world(folder: str, *, reloading: bool = False) -> World:
-    """This machine, as a configuration in ``folder`` sees it."""
+def world(folder: str, *, reloading: bool = False, opened: Opened | None = None) -> World:
+    """This machine, as a configuration in ``folder`` sees it, in the name of whoever ``opened`` reads for."""
+    files = opened or Opened()
+    uid, gid = (files.owner.uid, files.owner.gid) if files.owner else (os.getuid(), os.getgid())
     return World(
-        read=_read,
+        read=files.read,
         cwd=folder,
         environ=dict(os.environ),
         hostname=socket.gethostname(),
-        uid=os.getuid(),
-        user=_name(pwd.getpwuid, os.getuid()),
-        gid=os.getgid(),
-        group=_name(grp.getgrgid, os.getgid()),
+        uid=uid,
+        user=_name(pwd.getpwuid, uid),
+        gid=gid,
+        group=_name(grp.getgrgid, gid),
         cpus=os.cpu_count() or 1,
         version=__version__,
         binary=sys.argv[0],
         started=_STARTED,
         reloading=reloading,
-        exists=lambda path: os.access(path, os.R_OK),
-        is_file=os.path.isfile,
-        is_dir=os.path.isdir,
-        inode=_inode,
-        glob=lambda pattern: tuple(sorted(glob.glob(pattern))),
+        exists=lambda path: files.ask(_readable, path),
+        is_file=lambda path: files.ask(os.path.isfile, path),
+        is_dir=lambda path: files.ask(os.path.isdir, path),
+        inode=lambda path: files.ask(_inode, path),
+        glob=lambda pattern: tuple(sorted(files.ask(glob.glob, pattern))),
     )
 
 
-def _loaded(path: str, emperor: EmperorOptions | None = None, reloading: bool = False) -> Loaded:
+def _loaded(
+    path: str,
+    emperor: EmperorOptions | None = None,
+    reloading: bool = False,
+    opened: Opened | None = None,
+) -> Loaded:
     file, section = split_address(path)
-    if os.path.splitext(file)[1].lower() not in SUFFIXES:
+    more = emperor.emperor_extra_extension if emperor is not None else ()
+    if os.path.splitext(file)[1].lower() not in SUFFIXES and not file.endswith(more):
         expected = f"{' '.join(SUFFIXES)} .toml"
         raise ConfigError(Problem(path, 0, "", "the ending of its name tells no format", expected))
     before: list[tuple[str, str]] = []
@@ -158,17 +168,12 @@ def _loaded(path: str, emperor: EmperorOptions | None = None, reloading: bool = 
         before += [("set", f"{name}={value}") for name, value in emperor.vassal_set]
         after += [("inherit", one) for one in emperor.vassals_inherit]
         after += [("include", one) for one in emperor.vassals_include]
-    here = world(_folder(path), reloading=reloading)
+    here = world(_folder(path), reloading=reloading, opened=opened)
     return load(os.path.basename(file), here, section=section, shown=file, before=before, after=after)
 
 
 def _folder(path: str) -> str:
     return os.path.dirname(os.path.abspath(split_address(path)[0]))
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="utf-8", newline="") as file:
-        return file.read()
 
 
 def _name(lookup: Any, number: int) -> str:
@@ -177,6 +182,10 @@ def _name(lookup: Any, number: int) -> str:
         return str(lookup(number)[0])
     except KeyError:
         return str(number)
+
+
+def _readable(path: str) -> bool:
+    return os.access(path, os.R_OK, effective_ids=True)
 
 
 def _inode(path: str) -> int:
@@ -193,18 +202,18 @@ def _is_toml(path: str) -> bool:
     return path.lower().endswith(".toml")
 
 
-def _toml(path: str) -> tuple[dict[str, Any], Report]:
+def _toml(path: str, opened: Opened | None = None) -> tuple[dict[str, Any], Report]:
     try:
-        return parse_toml(_read(path), path)
+        return parse_toml((opened or Opened()).read(path), path)
     except UnicodeDecodeError as error:
         raise ConfigError(Problem(path, 0, "", f"this is not UTF-8 text ({error})")) from None
     except OSError as error:
         raise ConfigError(Problem(path, 0, "", f"cannot be read: {error.strerror}")) from None
 
 
-def _toml_vassal(path: str, name: str) -> tuple[Vassal, Warnings]:
+def _toml_vassal(path: str, name: str, opened: Opened | None) -> tuple[Vassal, Warnings]:
     """The vassal in a ``[vassal]`` table, or in the keys at the top; with ``supervision`` as its sub-table."""
-    whole, report = _toml(path)
+    whole, report = _toml(path, opened)
     table: Mapping[str, object] = whole
     if "vassal" in whole:
         table, report = _table(whole, "vassal", report), report.at("vassal")

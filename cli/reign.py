@@ -22,23 +22,24 @@ from pyemperor.actors.actor import Threads
 from pyemperor.actors.administration import Absolve, Reload, Status
 from pyemperor.actors.clock import monotonic
 from pyemperor.actors.control import Control
+from pyemperor.actors.credentials import can_act
 from pyemperor.actors.emperor import ChildEnded, Emperor, Govern, Quit
 from pyemperor.actors.imperial_host import ImperialForkHost
 from pyemperor.actors.journal import Journal
 from pyemperor.actors.listeners import SocketVault
 from pyemperor.actors.monitor import Monitor, Source
-from pyemperor.actors.monitor_files import VassalFiles
+from pyemperor.actors.monitor_files import EXTENSIONS, VassalFiles
 from pyemperor.actors.overseer import Overseer
 from pyemperor.actors.pipe import Pipe
 from pyemperor.actors.superior import FromParent, ParentLost
 from pyemperor.cli.blame import problem
-from pyemperor.cli.configuration import vassal_and_warnings
 from pyemperor.cli.daemon import Settled, settled
 from pyemperor.cli.front import Nginx
 from pyemperor.cli.handlers import registered
 from pyemperor.cli.logs import log_statuses, reopen
 from pyemperor.cli.processes import log_level, watch_signals
 from pyemperor.cli.scenarios import read_scenario
+from pyemperor.cli.vassal_reader import VassalReader, empty_mounts
 from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.frames import encode
 from pyemperor.protocol.messages import Trace
@@ -91,7 +92,7 @@ def reign(
     ``link`` carries traces up and faults down. ``begun`` is called once the sockets are bound. Raises
     ConfigError when a socket cannot be bound or the front cannot be started; then nothing was started.
     """
-    setproctitle("pyemperor emperor")
+    setproctitle(scenario.emperor.emperor_procname or "pyemperor emperor")
     with settled(scenario.emperor, level=log_level(link is not None)) as process:
         return _reign(scenario, link, begun, process)
 
@@ -99,6 +100,7 @@ def reign(
 def _reign(
     scenario: Scenario, link: socket.socket | None, begun: Callable[[SocketVault], None], process: Settled
 ) -> int:
+    _look_at_tyranny(scenario.emperor)
     _look_at_python(scenario.emperor)
     sources = [source_of(uri, scenario.emperor) for uri in scenario.emperor.emperor]
     vault = SocketVault()
@@ -106,7 +108,8 @@ def _reign(
     try:
         for vassal in scenario.vassals:
             vault.bind(vassal)
-            _look_at_mounts(vassal)
+            for note in empty_mounts(vassal):
+                logger.bind(actor=f"master:{vassal.name}").warning("{}", note)
         if scenario.front.kind == "nginx":
             front = Nginx(scenario.vassals, str(scenario.front.listen))
         begun(vault)
@@ -124,28 +127,21 @@ def _look_at_python(options: EmperorOptions) -> None:
         raise problem("uid", found, "install PyEmperor where everybody may read it, such as /opt/pyemperor")
 
 
+def _look_at_tyranny(options: EmperorOptions) -> None:
+    """Who is not root cannot run vassals as others."""
+    if options.emperor_tyrant and not can_act():
+        remedy = "remove uid and gid" if options.uid or options.gid else "start it as root"
+        raise problem("emperor-tyrant", "only root can run each vassal as the owner of its file", remedy)
+
+
 def source_of(uri: str, options: EmperorOptions) -> Source:
     """The source of vassals that ``uri`` names; raises ConfigError for one of a kind that there is not."""
     kind, separator, _ = uri.partition("://")
     if separator and kind not in ("dir", "glob"):
         found = f"there is no imperial monitor {kind}://"
         raise ConfigError(Problem("command line", 0, "emperor", found, "dir://FOLDER or glob://PATTERN"))
-    return VassalFiles(uri, partial(_read_vassal, options))
-
-
-def _read_vassal(options: EmperorOptions, path: str, *, reloading: bool) -> Vassal:
-    vassal, warnings = vassal_and_warnings(path, options, reloading=reloading)
-    for warning in warnings:
-        logger.bind(actor=f"master:{vassal.name}").warning("{}", warning)
-    _look_at_mounts(vassal)
-    return vassal
-
-
-def _look_at_mounts(vassal: Vassal) -> None:
-    for mount in vassal.cgi:
-        if not os.path.exists(mount.path):
-            text = f"cgi = {mount.prefix}={mount.path}: there is nothing there, so requests get 404"
-            logger.bind(actor=f"master:{vassal.name}").warning("{}", text)
+    endings = (*EXTENSIONS, *options.emperor_extra_extension)
+    return VassalFiles(uri, VassalReader(options), endings, nofollow=options.emperor_nofollow)
 
 
 def _rule(

@@ -31,6 +31,7 @@ __all__ = [
     "Helper",
     "Mount",
     "Option",
+    "Owner",
     "Supervision",
     "Vassal",
     "emperor_from",
@@ -96,6 +97,12 @@ class EmperorOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     vassals_inherit: tuple[str, ...] = _default("emperor", "vassals-inherit")
     vassals_inherit_before: tuple[str, ...] = _default("emperor", "vassals-inherit-before")
     vassal_set: tuple[tuple[str, str], ...] = _default("emperor", "vassal-set")
+    emperor_tyrant: bool = _default("emperor", "emperor-tyrant")
+    emperor_tyrant_nofollow: bool = _default("emperor", "emperor-tyrant-nofollow")
+    emperor_tyrant_initgroups: bool = _default("emperor", "emperor-tyrant-initgroups")
+    emperor_nofollow: bool = _default("emperor", "emperor-nofollow")
+    emperor_extra_extension: tuple[str, ...] = _default("emperor", "emperor-extra-extension")
+    emperor_procname: str = _default("emperor", "emperor-procname")
     #: Name or number; "" leaves it.
     uid: str = _default("emperor", "uid")
     gid: str = _default("emperor", "gid")
@@ -146,10 +153,20 @@ class Supervision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     backoff: Backoff = Backoff()
 
 
+class Owner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose vassal it is under ``emperor-tyrant``: user, group, and all supplementary groups, by number."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+
+
 class Vassal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """The honoured options of one vassal. Times are seconds, sizes bytes, paths absolute."""
 
     name: str
+    #: No option: whom everything of it is done as, by the owner of its file. None: by ``uid`` and ``gid``.
+    owner: Owner | None = None
     socket: tuple[Address, ...] = _default("vassal", "socket")
     http_socket: tuple[Address, ...] = _default("vassal", "http-socket")
     chmod_socket: int = _default("vassal", "chmod-socket")

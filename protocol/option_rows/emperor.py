@@ -38,17 +38,17 @@ EMPEROR: tuple[Option, ...] = (
            "files", repeat=True),
     Option("emperor", "vassal-set", VARIABLE, (), "set this option of each vassal, before its own file: "
            "name=value", repeat=True, aliases=("vassals-set",)),
-    planned("emperor", "emperor-nofollow", FLAG, "look at symbolic links themselves, not at what they lead to",
-            why="a turned link and a changed target are both seen"),
-    planned("emperor", "emperor-extra-extension", TEXT, "further ending of vassal files", "emperor-extra-ext",
-            repeat=True),
-    refused("emperor", "emperor-tyrant", FLAG, "run each vassal as the owner of its file",
-            "without it vassals run as the Emperor's user: write uid and gid into their files"),
-    planned("emperor", "emperor-tyrant-nofollow", FLAG, "in tyrant mode, the owner of a link itself"),
-    planned("emperor", "emperor-tyrant-initgroups", FLAG, "in tyrant mode, with the owner's further groups"),
+    Option("emperor", "emperor-nofollow", FLAG, False, "look at symbolic links themselves, not at what they lead "
+           "to: touch -h reloads, a changed target does not"),
+    Option("emperor", "emperor-extra-extension", TEXT, (), "further ending of vassal files, which are read as INI",
+           repeat=True, aliases=("emperor-extra-ext",)),
+    Option("emperor", "emperor-tyrant", FLAG, False, "run each vassal as the user and group that its file belongs "
+           "to, never as root"),
+    Option("emperor", "emperor-tyrant-nofollow", FLAG, False, "in tyrant mode, as the owner of a link itself"),
+    Option("emperor", "emperor-tyrant-initgroups", FLAG, False, "in tyrant mode, with the owner's further groups"),
     planned("emperor", "emperor-stats", ADDRESS, "serve statistics of the vassals as JSON",
             "emperor-stats-server", why="pyemperor status --json"),
-    planned("emperor", "emperor-procname", TEXT, "title of the Emperor's process"),
+    Option("emperor", "emperor-procname", TEXT, "", "title of the Emperor's process"),
     planned("emperor", "emperor-on-demand-extension", TEXT, "start a vassal at its first connection; the file "
             "of this ending beside it has the address", "emperor-on-demand-ext"),
     planned("emperor", "emperor-on-demand-directory", PATH, "start a vassal at its first connection to "
