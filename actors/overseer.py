@@ -79,7 +79,7 @@ def flags(settings: Supervision) -> supervision.Flags:
         on_exceed=settings.on_exceed,
         stable_after=settings.stable_after,
         backoff=supervision.Backoff(
-            initial=settings.backoff.initial,
+            initial=min(settings.backoff.initial, settings.backoff.max),
             factor=settings.backoff.factor,
             max=settings.backoff.max,
             jitter=settings.backoff.jitter,

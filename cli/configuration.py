@@ -19,7 +19,15 @@ from pyemperor.protocol.dialect import Loaded, World, load
 from pyemperor.protocol.dialect.loader import SUFFIXES, split_section
 from pyemperor.protocol.dialect_options import emperor_of, vassal_of
 from pyemperor.protocol.errors import ConfigError, Problem
-from pyemperor.protocol.options import EmperorOptions, Vassal, emperor_from, supervision_from, vassal_from
+from pyemperor.protocol.options import (
+    EmperorOptions,
+    Supervision,
+    Vassal,
+    emperor_from,
+    supervision_from,
+    supervision_under,
+    vassal_from,
+)
 from pyemperor.protocol.parameters import each_text
 from pyemperor.protocol.report import Report, in_file_order, show
 from pyemperor.protocol.scenario import Scenario
@@ -63,11 +71,12 @@ def vassal_and_warnings(
 ) -> tuple[Vassal, Warnings]:
     """The vassal in a file, and what its user should know though it can be used; ``opened`` reads for it."""
     name = os.path.splitext(os.path.basename(split_address(path)[0]))[0]
+    outer = supervision_under(emperor or EmperorOptions())
     if _is_toml(path):
-        vassal, warnings = _toml_vassal(path, name, opened)
+        vassal, warnings = _toml_vassal(path, name, opened, outer)
     else:
         loaded = _loaded(path, emperor, reloading, opened)
-        vassal, warnings = vassal_of(loaded, path, name=name, base=_folder(path))
+        vassal, warnings = vassal_of(loaded, path, name=name, base=_folder(path), supervision=outer)
     if missing := missing_tools(vassal):
         found = f"{' and '.join(sorted(missing))} not found: the limits and rights of scripts need it"
         raise ConfigError(Problem(path, 0, "", found, remedy="apt-get install util-linux"))
@@ -211,13 +220,16 @@ def _toml(path: str, opened: Opened | None = None) -> tuple[dict[str, Any], Repo
         raise ConfigError(Problem(path, 0, "", f"cannot be read: {error.strerror}")) from None
 
 
-def _toml_vassal(path: str, name: str, opened: Opened | None) -> tuple[Vassal, Warnings]:
+def _toml_vassal(
+    path: str, name: str, opened: Opened | None, outer: Supervision
+) -> tuple[Vassal, Warnings]:
     """The vassal in a ``[vassal]`` table, or in the keys at the top; with ``supervision`` as its sub-table."""
     whole, report = _toml(path, opened)
     table: Mapping[str, object] = whole
     if "vassal" in whole:
         table, report = _table(whole, "vassal", report), report.at("vassal")
-    supervision = supervision_from(_table(table, "supervision", report), report.at("supervision"))
+    own = _table(table, "supervision", report)
+    supervision = supervision_from(own, report.at("supervision"), outer=outer)
     named = each_text(dict(table), report, lambda text, _: text.replace("%n", name))
     vassal = vassal_from(
         named, report, name=name, base=_folder(path), supervision=supervision, besides=("supervision",)

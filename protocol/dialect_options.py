@@ -14,7 +14,7 @@ from pyemperor.protocol.dialect import Loaded, Setting
 from pyemperor.protocol.dialect.loader import DIRECTIVES
 from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.option_rows.elsewhere import elsewhere
-from pyemperor.protocol.options import OPTIONS, EmperorOptions, Vassal, emperor_from, vassal_from
+from pyemperor.protocol.options import OPTIONS, EmperorOptions, Supervision, Vassal, emperor_from, vassal_from
 from pyemperor.protocol.quantities import is_flag
 from pyemperor.protocol.report import Path, Report, did_you_mean, in_file_order
 from pyemperor.protocol.tables import Option, rows
@@ -45,14 +45,16 @@ class DialectReport(Report):
         return Problem(place.file, place.line, place.key, found, *unquoted)
 
 
-def vassal_of(loaded: Loaded, file: str, *, name: str, base: str) -> tuple[Vassal, tuple[Problem, ...]]:
+def vassal_of(
+    loaded: Loaded, file: str, *, name: str, base: str, supervision: Supervision | None = None
+) -> tuple[Vassal, tuple[Problem, ...]]:
     """Make the vassal ``name`` of what was loaded from ``file``; also give the warnings.
 
     Relative paths start from ``base``. Raises :class:`ConfigError` with everything that is wrong, in all files.
     """
     _check_read(loaded)
     table, report = _table(loaded, file, "vassal")
-    return vassal_from(table, report, name=name, base=base), _judged(report)
+    return vassal_from(table, report, name=name, base=base, supervision=supervision), _judged(report)
 
 
 def emperor_of(loaded: Loaded, file: str, *, base: str) -> tuple[EmperorOptions, tuple[Problem, ...]]:

@@ -37,6 +37,7 @@ __all__ = [
     "emperor_from",
     "seconds",
     "supervision_from",
+    "supervision_under",
     "vassal_from",
 ]
 
@@ -70,7 +71,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("backoff", "initial", TIME, 0.1, "delay before the first restart of a child that was not stable"),
     Option("backoff", "factor", NUMBER, 2.0, "growth of the delay from one restart to the next", least=1),
     Option("backoff", "max", TIME, 60.0, "longest delay"),
-    Option("backoff", "jitter", FRACTION, 0.1, "random part of the delay, up and down"),
+    Option("backoff", "jitter", FRACTION, 0.1, "random part of the delay, up and down", most=0.99),
 )
 
 
@@ -103,6 +104,9 @@ class EmperorOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     emperor_nofollow: bool = _default("emperor", "emperor-nofollow")
     emperor_extra_extension: tuple[str, ...] = _default("emperor", "emperor-extra-extension")
     emperor_procname: str = _default("emperor", "emperor-procname")
+    #: Seconds, which are milliseconds in a file; None leaves them to [supervision].
+    emperor_throttle: float | None = _default("emperor", "emperor-throttle")
+    emperor_max_throttle: float | None = _default("emperor", "emperor-max-throttle")
     #: Name or number; "" leaves it.
     uid: str = _default("emperor", "uid")
     gid: str = _default("emperor", "gid")
@@ -276,13 +280,22 @@ def emperor_from(
     return EmperorOptions(**defaults(options, scale) | read(options, table, report, base=base, scale=scale))
 
 
+def supervision_under(emperor: EmperorOptions, scale: float = 1.0) -> Supervision:
+    """Give the supervision of vassals that ask for none: the defaults, but for the throttles of ``emperor``."""
+    backoff = Backoff(**defaults(_ROWS["backoff"], scale))
+    if emperor.emperor_throttle is not None:
+        initial = emperor.emperor_throttle * scale
+        backoff = msgspec.structs.replace(backoff, initial=initial, max=max(initial, backoff.max))
+    if emperor.emperor_max_throttle is not None:
+        backoff = msgspec.structs.replace(backoff, max=emperor.emperor_max_throttle * scale)
+    return Supervision(**defaults(_ROWS["supervision"], scale) | {"backoff": backoff})
+
+
 def supervision_from(
     table: Mapping[str, object], report: Report, *, outer: Supervision | None = None, scale: float = 1.0
 ) -> Supervision:
     """Make a supervision; what the table does not give comes from ``outer``, else from the defaults."""
-    if outer is None:
-        backoff = Backoff(**defaults(_ROWS["backoff"], scale))
-        outer = Supervision(**defaults(_ROWS["supervision"], scale) | {"backoff": backoff})
+    outer = outer or supervision_under(EmperorOptions(), scale)
     flags = read(_ROWS["supervision"], table, report, scale=scale)
     delays = read(_ROWS["backoff"], flags.pop("backoff", {}), report.at("backoff"), scale=scale)
     return msgspec.structs.replace(outer, **flags, backoff=msgspec.structs.replace(outer.backoff, **delays))

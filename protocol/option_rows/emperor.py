@@ -55,14 +55,14 @@ EMPEROR: tuple[Option, ...] = (
             "DIRECTORY/NAME.socket", "emperor-on-demand-dir"),
     planned("emperor", "vassals-start-hook", TEXT, "command before a vassal starts", repeat=True),
     planned("emperor", "vassals-stop-hook", TEXT, "command after a vassal has ended", repeat=True),
+    Option("emperor", "emperor-throttle", MILLISECONDS, None, "first delay before a bad vassal starts again; "
+           "the next ones double: initial of [supervision] backoff, where a vassal has none of its own"),
+    Option("emperor", "emperor-max-throttle", MILLISECONDS, None, "longest delay before a bad vassal starts: "
+           "max of [supervision] backoff, where a vassal has none of its own"),
     accepted("emperor", "emperor-curse-tolerance", TIME, "time after which a vassal that was asked to stop is "
-             "killed", "the vassal's reload-mercy says so"),
-    accepted("emperor", "emperor-throttle", MILLISECONDS, "step of the delay between starts of a bad vassal",
-             "[supervision] has the delays: backoff"),
-    accepted("emperor", "emperor-max-throttle", MILLISECONDS, "longest delay between starts of a bad vassal",
-             "[supervision] has the delays: backoff"),
+             "killed", "each vassal's reload-mercy is that time; a shorter one would cut off its requests"),
     accepted("emperor", "emperor-no-blacklist", FLAG, "start a bad vassal again and again without delay",
-             "a changed file, or pyemperor absolve, ends every delay"),
+             "that would only keep the machine busy: a changed file, or pyemperor absolve, ends every delay"),
     accepted("emperor", "emperor-graceful-shutdown", FLAG, "let vassals finish their requests at the end",
              "it is always so"),
     accepted("emperor", "early-emperor", FLAG, "start the Emperor before privileges are dropped",
