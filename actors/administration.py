@@ -127,3 +127,21 @@ class VassalStatus:
     requests: int = 0
     #: It has served a request.
     loyal: bool = False
+
+
+@dataclass(slots=True)
+class Moments:
+    """When something happened to a vassal last, in monotonic seconds; None: never."""
+
+    first_run: float | None = None
+    ready: float | None = None
+    loyal: float | None = None
+    heartbeat: float | None = None
+    #: It was made to wait before its next start, for so many seconds.
+    wait_began: float | None = None
+    wait: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """Ask for the status of every vassal and its moments (``emperor-stats``): pairs, by name."""

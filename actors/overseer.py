@@ -137,6 +137,9 @@ class Overseer(Actor):
     def child_down(self, child: str) -> None:
         """A child is gone; it may come back. What it died of is in its :attr:`Child.ended`."""
 
+    def child_waits(self, child: str, until: float) -> None:
+        """A child is not started again before ``until``."""
+
     def group_gone(self, group: str, reason: str) -> None:
         """The supervisor of ``group`` has ended, after all its children."""
 
@@ -289,6 +292,7 @@ class Overseer(Actor):
                 child = self._children[name]
                 state = State.CURSED if cursed else State.BACKOFF
                 self._enter(child, state, f"next start in {until - self._now:.1f} s")
+                self.child_waits(name, until)
             case supervision.Report():
                 self._report(group, command)
             case supervision.Gone(reason=reason):

@@ -16,6 +16,7 @@ from pyemperor.actors import supervision
 from pyemperor.actors.administration import (
     Absolve,
     Answer,
+    Census,
     Dismiss,
     Govern,
     Outcome,
@@ -115,6 +116,8 @@ class Realm(Overseer):
                     self._halt(province, forget=True)
             case Status():
                 return [self._provinces[name].status(self.child) for name in sorted(self._provinces)]
+            case Census():
+                return [(p.status(self.child), replace(p.moments)) for _, p in sorted(self._provinces.items())]
             case Reload():
                 return self._reload(message)
             case Stop(name=str(name)):
@@ -230,6 +233,7 @@ class Realm(Overseer):
 
     def _begin(self, province: Province, generation: int, vassal: Vassal, trial: bool) -> None:
         claim = province.next_claim
+        province.moments.first_run = province.moments.first_run or self._now
         birth = self.birth_of(vassal)
         province.claims[generation] = claim
         self._births[claim] = birth
@@ -264,6 +268,8 @@ class Realm(Overseer):
                 self._log(province, "INFO", f"generation {now} serves now", "reloaded")
 
     def child_up(self, child: str) -> None:
+        if owner := self._owners.get(child):
+            owner[0].moments.ready = self._now
         self._generation_event(child, Up)
 
     def child_down(self, child: str) -> None:
@@ -283,6 +289,7 @@ class Realm(Overseer):
         province, generation = owner
         if isinstance(message, Accepting):
             province.loyal = True
+            province.moments.loyal = self._now
             self._log(province, "INFO", "has served its first request", "loyal")
         elif isinstance(message, Extend) and self._on_trial(child):
             self._allow(province, child, message.seconds)
@@ -290,6 +297,12 @@ class Realm(Overseer):
             self._reload(Reload(province.name))
         elif isinstance(message, Beat) and generation == province.succession.present:
             province.beat = message
+            province.moments.heartbeat = self._now
+
+    def child_waits(self, child: str, until: float) -> None:
+        if owner := self._owners.get(child):
+            moments = owner[0].moments
+            moments.wait_began, moments.wait = self._now, until - self._now
 
     def group_gone(self, group: str, reason: str) -> None:
         self._births.pop(group)

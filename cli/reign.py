@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,7 @@ from pyemperor.actors.monitor import Monitor, Source
 from pyemperor.actors.monitor_files import EXTENSIONS, VassalFiles
 from pyemperor.actors.overseer import Overseer
 from pyemperor.actors.pipe import Pipe
+from pyemperor.actors.stats import Stats
 from pyemperor.actors.superior import FromParent, ParentLost
 from pyemperor.cli.blame import problem
 from pyemperor.cli.daemon import Settled, settled
@@ -48,6 +50,8 @@ from pyemperor.protocol.scenario import Scenario
 
 #: sysexits.h: a defect of ours ended the Emperor; the masters finish what they accepted, and end.
 _EX_SOFTWARE = 70
+#: What no vassal's claim to its sockets is called.
+_STATS = "emperor-stats://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +116,9 @@ def _reign(
                 logger.bind(actor=f"master:{vassal.name}").warning("{}", note)
         if scenario.front.kind == "nginx":
             front = Nginx(scenario.vassals, str(scenario.front.listen))
+        stats = _bind_stats(vault, scenario.emperor)
         begun(vault)
-        return _rule(scenario, vault, link, sources, process)
+        return _rule(scenario, vault, link, sources, process, stats)
     finally:
         if front is not None:
             front.stop()
@@ -125,6 +130,17 @@ def _look_at_python(options: EmperorOptions) -> None:
     if not os.access(sys.executable, os.X_OK):
         found = f"{options.uid or options.gid} may not run {sys.executable}"
         raise problem("uid", found, "install PyEmperor where everybody may read it, such as /opt/pyemperor")
+
+
+def _bind_stats(vault: SocketVault, options: EmperorOptions) -> socket.socket | None:
+    """Listen for who wants statistics; ``vault`` closes it at the end. Raises ConfigError."""
+    if (address := options.emperor_stats) is None:
+        return None
+    try:
+        vault.bind(Vassal("emperor-stats", socket=(address,)), claim=_STATS)
+    except ConfigError as error:
+        raise problem("emperor-stats", error.problems[0].found, error.problems[0].remedy) from None
+    return socket.socket(fileno=os.dup(vault.fds(_STATS)[0]))
 
 
 def _look_at_tyranny(options: EmperorOptions) -> None:
@@ -150,6 +166,7 @@ def _rule(
     link: socket.socket | None,
     sources: Sequence[Source],
     process: Settled,
+    stats: socket.socket | None,
 ) -> int:
     def host(actor: Overseer) -> ImperialForkHost:
         level = log_level(link is not None)
@@ -168,6 +185,8 @@ def _rule(
     stop_monitor = _watch_vassals(emperor, scenario, sources)
     if process.control is not None:
         Control.start(Threads(), emperor.actor_ref, process.control)  # whoever waits there hears when we are gone
+    if stats is not None:
+        Stats.start(Threads(), emperor.actor_ref, stats, scenario.emperor, time.time)
     process.up_with(inbox)
     emperor.run_here()
     stop_monitor()

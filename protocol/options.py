@@ -103,6 +103,7 @@ class EmperorOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     emperor_tyrant_initgroups: bool = _default("emperor", "emperor-tyrant-initgroups")
     emperor_nofollow: bool = _default("emperor", "emperor-nofollow")
     emperor_extra_extension: tuple[str, ...] = _default("emperor", "emperor-extra-extension")
+    emperor_stats: Address | None = _default("emperor", "emperor-stats")
     emperor_procname: str = _default("emperor", "emperor-procname")
     #: Seconds, which are milliseconds in a file; None leaves them to [supervision].
     emperor_throttle: float | None = _default("emperor", "emperor-throttle")

@@ -46,8 +46,8 @@ EMPEROR: tuple[Option, ...] = (
            "to, never as root"),
     Option("emperor", "emperor-tyrant-nofollow", FLAG, False, "in tyrant mode, as the owner of a link itself"),
     Option("emperor", "emperor-tyrant-initgroups", FLAG, False, "in tyrant mode, with the owner's further groups"),
-    planned("emperor", "emperor-stats", ADDRESS, "serve statistics of the vassals as JSON",
-            "emperor-stats-server", why="pyemperor status --json"),
+    Option("emperor", "emperor-stats", ADDRESS, None, "serve uWSGI's statistics of the vassals as JSON, one "
+           "document a connection", aliases=("emperor-stats-server",)),
     Option("emperor", "emperor-procname", TEXT, "", "title of the Emperor's process"),
     planned("emperor", "emperor-on-demand-extension", TEXT, "start a vassal at its first connection; the file "
             "of this ending beside it has the address", "emperor-on-demand-ext"),

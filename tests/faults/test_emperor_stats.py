@@ -1,0 +1,132 @@
+"""emperor-stats: what dashboards for uWSGI's Emperor read, and what they cannot do to ours."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyemperor.actors.stats import MOST
+from tests.faults.rig import PATIENCE, Serve, Server
+from tests.support import connect, free_port, read_to_end
+
+#: uWSGI 2.0.31, core/emperor.c: emperor_stats().
+TOP = {"version": str, "pid": int, "uid": int, "gid": int, "cwd": str, "emperor": list, "emperor_tyrant": int,
+       "throttle_level": int, "vassals": list, "blacklist": list}  # fmt: skip
+VASSAL = {
+    **dict.fromkeys(
+        ("pid", "born", "last_mod", "last_heartbeat", "loyal", "ready", "accepting", "last_loyal", "last_ready",
+         "last_accepting", "first_run", "last_run", "cursed", "zerg", "uid", "gid", "respawns"), int),
+    **dict.fromkeys(("id", "on_demand", "monitor"), str),
+}  # fmt: skip
+LISTED = {"id": str, "throttle_level": int, "attempt": int, "first_attempt": int, "last_attempt": int}
+
+STATS = 'emperor-stats = "stats.sock"\n'
+
+
+def fits(value: dict[str, Any], kinds: dict[str, type]) -> bool:
+    return all(type(value.get(key)) is kind for key, kind in kinds.items())
+
+
+def read(address: Path | tuple[str, int]) -> dict[str, Any]:
+    with connect(address) as sock:
+        document: dict[str, Any] = json.loads(read_to_end(sock).raw)
+    return document
+
+
+def test_it_is_uwsgis_document(serve: Serve) -> None:
+    began = time.time()
+    server = serve({"app": "", "bad": ""}, STATS)
+    server.ready("master:app", "master:bad")
+    server.get()
+    server.until(event="loyal")
+    for state in ("BACKOFF", "BACKOFF", "BACKOFF", "BACKOFF", "BACKOFF", "CURSED"):
+        server.signal("master:bad", signal.SIGKILL)
+        server.until(actor="master:bad", state=state)
+        if state != "CURSED":
+            server.ready("master:bad")
+    found = read(server.folder / "stats.sock")
+    assert fits(found, TOP)
+    assert (found["pid"], found["uid"], found["emperor_tyrant"]) == (server.process.pid, os.geteuid(), 0)
+    app, bad = found["vassals"]
+    assert fits(app, VASSAL)
+    assert fits(bad, VASSAL)
+    assert (app["id"], app["pid"]) == ("app", server.pid("master:app"))
+    assert (app["loyal"], app["ready"], app["accepting"], app["respawns"], app["cursed"]) == (1, 1, 1, 0, 0)
+    for key in ("first_run", "last_run", "last_ready", "last_loyal", "last_heartbeat"):
+        assert began - 2 <= app[key] <= time.time() + 1, key
+    assert (bad["pid"], bad["ready"], bad["loyal"], bad["respawns"]) == (-1, 0, 0, 5)
+    assert bad["cursed"] >= began - 1
+    (listed,) = found["blacklist"]
+    assert fits(listed, LISTED)
+    assert listed["id"] == "bad"
+    assert listed["throttle_level"] > 0
+    assert server.stop() == 0
+    assert not (server.folder / "stats.sock").exists()
+
+
+def test_a_tcp_address_serves_as_well(serve: Serve) -> None:
+    port = free_port()
+    server = serve(None, f'emperor-stats-server = "127.0.0.1:{port}"\n')
+    server.ready("master:app")
+    assert [one["id"] for one in read(("127.0.0.1", port))["vassals"]] == ["app"]
+    assert server.stop() == 0
+
+
+def test_the_socket_is_not_everybodys(serve: Serve) -> None:
+    server = serve(None, STATS)
+    server.ready("master:app")
+    assert stat.S_IMODE((server.folder / "stats.sock").stat().st_mode) == 0o660
+    assert server.stop() == 0
+
+
+def test_who_does_not_read_and_who_come_in_crowds_hold_up_nobody(serve: Serve) -> None:
+    server = serve({f"v{number}": "" for number in range(8)}, STATS)
+    server.ready(*(f"master:v{number}" for number in range(8)))
+    address = server.folder / "stats.sock"
+    idle = [_that_does_not_read(address) for _ in range(MOST - 2)]
+    for _ in range(50):
+        assert len(read(address)["vassals"]) == 8
+    assert server.get(vassal="v0")[0] == 200
+    crowd = [connect(address) for _ in range(3 * MOST)]
+    documents = [read_to_end(sock).raw for sock in crowd]
+    assert any(documents), "some are served, the others are let go at once"
+    for sock in (*idle, *crowd):
+        sock.close()
+    assert not server.since(level="WARNING")
+    assert server.stop() == 0
+
+
+def _that_does_not_read(address: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(PATIENCE)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    sock.connect(str(address))
+    return sock
+
+
+def test_an_address_that_is_taken_is_said(serve: Serve, folder: Path) -> None:
+    (folder / "stats.sock").write_text("mine")
+    server = serve(None, STATS)
+    server.until(lambda entry: "emperor-stats: cannot listen at" in entry["message"])
+    assert server.over() != 0
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_stopped_vassal_is_seen_as_such(serve: Serve, paused: bool) -> None:
+    """A vassal that does not answer keeps nobody from the statistics."""
+    server: Server = serve(None, STATS)
+    server.ready("master:app")
+    pid = server.pid("master:app")
+    if paused:
+        os.kill(pid, signal.SIGSTOP)
+    (app,) = read(server.folder / "stats.sock")["vassals"]
+    assert app["pid"] == pid
+    if paused:
+        os.kill(pid, signal.SIGCONT)
+    assert server.stop() == 0
