@@ -350,7 +350,8 @@ def _settle_in(birth: Birth) -> None:
     user = _user(vassal.uid) if vassal.uid and not vassal.owner else None
     if vassal.owner:
         _become(vassal.owner)
-    elif user or vassal.gid:
+    _schedule(birth)
+    if (user or vassal.gid) and not vassal.owner:
         gid = _group(vassal.gid) if vassal.gid else user.pw_gid if user else os.getegid()
         if os.geteuid() == 0:
             os.initgroups(user.pw_name, gid) if user else os.setgroups([gid])
@@ -364,6 +365,21 @@ def _settle_in(birth: Birth) -> None:
             os.chdir(vassal.chdir)
         except OSError as error:
             raise LookupError(f"chdir: {vassal.chdir}: {error.strerror}") from None
+
+
+def _schedule(birth: Birth) -> None:
+    """Take the priority and the processors; a worker's are those of its number, around the end."""
+    vassal = birth.vassal
+    if vassal.prio:
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, vassal.prio)
+        except OSError as error:
+            raise LookupError(f"prio: {vassal.prio}: {error.strerror}") from None
+    if vassal.cpu_affinity and birth.index:
+        cpus = sorted(os.sched_getaffinity(0))
+        number = min(vassal.cpu_affinity, len(cpus))
+        first = (birth.index - 1) * vassal.cpu_affinity
+        os.sched_setaffinity(0, {cpus[(first + n) % len(cpus)] for n in range(number)})
 
 
 def _become(owner: Owner) -> None:

@@ -84,3 +84,44 @@ def test_no_delay_that_a_vassal_asks_for_harms_the_emperor(serve: Serve, vassals
     server.ready("master:still")
     assert server.get(vassal="still")[0] == 200
     assert server.stop() == 0
+
+
+def title(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0")
+
+
+def test_processes_have_the_titles_that_they_are_given(serve: Serve) -> None:
+    server = serve(
+        {
+            "app": 'procname-prefix-spaced = "shop"\nprocname-append = " (live)"\n',
+            "named": 'procname = "worker of mine"\nprocname-master = "master of mine"\nprocname-prefix = "my-"\n',
+        }
+    )
+    server.ready("master:app", "master:named")
+    assert title(server.pid("master:app")) == "shop pyemperor master: app (live)"
+    assert title(server.pid("worker:app/1")) == "shop pyemperor worker: app/1 (live)"
+    assert title(server.pid("master:named")) == "my-master of mine"
+    assert title(server.pid("worker:named/1")) == "my-worker of mine"
+    assert server.stop() == 0
+
+
+def test_workers_have_their_processors_and_their_priority(serve: Serve, folder: Path) -> None:
+    script = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'; nice; taskset -cp $$\n"
+    (folder / "cgi" / "sched.cgi").write_text(script)
+    (folder / "cgi" / "sched.cgi").chmod(0o755)
+    server = serve({"app": "processes = 3\ncpu-affinity = 1\nprio = 5\n"})
+    server.ready("master:app")
+    cpus = sorted(os.sched_getaffinity(0))
+    for number in (1, 2, 3):
+        pid = server.pid(f"worker:app/{number}")
+        assert os.sched_getaffinity(pid) == {cpus[(number - 1) % len(cpus)]}
+        assert os.getpriority(os.PRIO_PROCESS, pid) == 5
+    master = server.pid("master:app")
+    assert os.getpriority(os.PRIO_PROCESS, master) == 5
+    assert os.sched_getaffinity(master) == set(cpus)
+    assert os.getpriority(os.PRIO_PROCESS, server.pid("emperor")) == 0
+    status, body = server.get("sched.cgi")
+    nice, affinity = body.splitlines()
+    assert (status, nice) == (200, "5")
+    assert int(affinity.rsplit(" ", 1)[1]) in cpus
+    assert server.stop() == 0

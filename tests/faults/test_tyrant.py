@@ -254,6 +254,13 @@ def test_a_folder_that_its_owner_may_not_enter_is_no_place_to_work(folder: Path,
     assert server.stop() == 0
 
 
+def test_a_priority_that_its_owner_may_not_have_is_none(folder: Path, rule: Rule) -> None:
+    vassal(folder, WWW, more="prio = -5\n")
+    server = rule()
+    server.until(lambda entry: "prio: -5: Permission denied" in entry["message"], actor="master:app")
+    assert server.stop() == 0
+
+
 def test_a_log_file_is_opened_as_its_owner(folder: Path, rule: Rule) -> None:
     precious = folder / "precious"
     precious.write_text("root's\n")
