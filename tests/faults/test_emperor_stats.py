@@ -6,13 +6,18 @@ import signal
 import socket
 import stat
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import pykka
 import pytest
 
-from pyemperor.actors.stats import MOST
-from tests.faults.rig import PATIENCE, Serve, Server
+from pyemperor.actors.actor import Threads
+from pyemperor.actors.administration import Census, Moments, VassalStatus
+from pyemperor.actors.stats import MOST, Stats
+from pyemperor.protocol.options import EmperorOptions
+from tests.faults.rig import Serve, Server
 from tests.support import connect, free_port, read_to_end
 
 #: uWSGI 2.0.31, core/emperor.c: emperor_stats().
@@ -85,29 +90,30 @@ def test_the_socket_is_not_everybodys(serve: Serve) -> None:
     assert server.stop() == 0
 
 
-def test_who_does_not_read_and_who_come_in_crowds_hold_up_nobody(serve: Serve) -> None:
-    server = serve({f"v{number}": "" for number in range(8)}, STATS)
-    server.ready(*(f"master:v{number}" for number in range(8)))
-    address = server.folder / "stats.sock"
-    idle = [_that_does_not_read(address) for _ in range(MOST - 2)]
-    for _ in range(50):
-        assert len(read(address)["vassals"]) == 8
-    assert server.get(vassal="v0")[0] == 200
-    crowd = [connect(address) for _ in range(3 * MOST)]
-    documents = [read_to_end(sock).raw for sock in crowd]
-    assert any(documents), "some are served, the others are let go at once"
-    for sock in (*idle, *crowd):
-        sock.close()
-    assert not server.since(level="WARNING")
-    assert server.stop() == 0
+class _Crowded(pykka.ThreadingActor):
+    """An Emperor of so many vassals that no socket takes the document at once."""
+
+    def on_receive(self, message: object) -> list[tuple[VassalStatus, Moments]]:
+        assert message == Census()
+        return [(VassalStatus(f"v{number}", "STABLE", 1, (), 0), Moments()) for number in range(3000)]
 
 
-def _that_does_not_read(address: Path) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(PATIENCE)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-    sock.connect(str(address))
-    return sock
+def test_who_does_not_read_and_who_come_in_crowds_hold_up_nobody(tmp_path: Path) -> None:
+    address = tmp_path / "stats.sock"
+    with socket.socket(socket.AF_UNIX) as listener, ExitStack() as stack:
+        listener.bind(str(address))
+        listener.listen(4 * MOST)
+        listener.setblocking(False)
+        emperor = _Crowded.start()
+        stack.callback(emperor.stop)
+        stack.callback(Stats.start(Threads(), emperor, listener, EmperorOptions(), time.time).stop)
+        for _ in range(MOST - 1):
+            stack.enter_context(connect(address))  # who does not read
+        for _ in range(3):
+            assert len(read(address)["vassals"]) == 3000
+        crowd = [stack.enter_context(connect(address)) for _ in range(3)]
+        told = [bool(read_to_end(sock).raw) for sock in crowd]
+        assert any(told), "some are served, the others are let go at once"
 
 
 def test_an_address_that_is_taken_is_said(serve: Serve, folder: Path) -> None:
