@@ -165,7 +165,7 @@ class Monitor(Actor):
             del self._source_of[gone]
         self._look_at_included(now)
         self._look_at_touched(now)
-        freq = min(self._freq, _TOUCH) if self._looked_for or self._included.known else self._freq
+        freq = min(self._freq, _TOUCH) if self._looked_for or self._opened else self._freq
         dues = (self._watched.next_at, self._included.next_at)
         self._wake(now, min([now + freq, *(due for due in dues if due is not None)]))
 

@@ -115,6 +115,9 @@ def _take(opened: Opened, path: str, fd: int, found: os.stat_result) -> None:
 
 
 def _check_owner(path: str, found: os.stat_result) -> None:
+    """Look before anything is opened: a device does things when it is. Raises Disowned."""
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
+        raise Disowned(Problem(path, 0, "", "is no regular file"))
     remedy = f"chown USER:GROUP {path}"
     if found.st_uid == 0 or found.st_gid == 0:
         which = "user" if found.st_uid == 0 else "group"

@@ -7,7 +7,7 @@ import pytest
 
 from tests.faults.rig import Serve, Server
 
-FOLDER = 'emperor = ["vassals"]\nemperor-freq = "1s"\n'
+FOLDER = 'emperor = ["vassals"]\nemperor-freq = "1000s"\n'
 TEXT = """\
 [uwsgi]
 http-socket = ../{name}.http
@@ -132,5 +132,20 @@ def test_one_that_is_not_included_any_more_is_let_alone(serve: Serve, vassals: P
     include(vassals, "two")
     server.watch(2.5)
     assert not server.since(event="reload")
+    assert says(server) == "own"
+    assert server.stop() == 0
+
+
+def test_what_never_ends_or_is_too_long_is_refused_and_hangs_nobody(serve: Serve, vassals: Path) -> None:
+    os.mkfifo(vassals.parent / "shared" / "fifo.ini")
+    with (vassals.parent / "shared" / "long.ini").open("wb") as file:
+        file.truncate(1 << 40)
+    for name in ("fifo", "long"):
+        write(vassals, f"include = ../shared/{name}.ini", name)
+    server = start(serve)
+    server.until(lambda entry: "it is no regular file" in entry["message"], actor="master:fifo")
+    server.until(lambda entry: "it is longer than 4194304 bytes" in entry["message"], actor="master:long")
+    write(vassals, "env = WORD=own")
+    server.ready("master:app")
     assert says(server) == "own"
     assert server.stop() == 0

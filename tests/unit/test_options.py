@@ -19,6 +19,7 @@ from pyemperor.protocol.options import (
     emperor_from,
     seconds,
     supervision_from,
+    supervision_under,
     vassal_from,
 )
 from pyemperor.protocol.quantities import flag, mode, size
@@ -309,3 +310,12 @@ def test_the_published_vassal_file_is_understood_line_by_line() -> None:
     without_effect = {note.key for note in notes.warnings}
     ignored = {"plugins", "master", "no-orphans", "max-requests", "vacuum"}
     assert without_effect == ignored
+
+
+def test_throttles_are_the_delays_of_whoever_asks_for_none() -> None:
+    usual = supervision_under(EmperorOptions()).backoff
+    assert (usual.initial, usual.max) == (0.1, 60.0)
+    slow = supervision_under(EmperorOptions(emperor_throttle=90.0)).backoff
+    assert (slow.initial, slow.max) == (90.0, 90.0)
+    both = supervision_under(EmperorOptions(emperor_throttle=2.0, emperor_max_throttle=180.0), 0.5).backoff
+    assert (both.initial, both.max) == (1.0, 90.0)
