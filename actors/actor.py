@@ -66,6 +66,20 @@ class Down:
     error: BaseException | None
 
 
+class Mail(pykka.Future[Any]):
+    """A future that nobody waits for: its value is mailed, None for an error."""
+
+    def __init__(self, mail: Callable[[Any], None]) -> None:
+        super().__init__()
+        self._mail = mail
+
+    def set(self, value: Any = None) -> None:
+        self._mail(value)
+
+    def set_exception(self, exc_info: Any = None) -> None:
+        self._mail(None)
+
+
 class Actor(pykka.ThreadingActor):
     """One actor of a :class:`System`; subclasses implement :meth:`handle`.
 

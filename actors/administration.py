@@ -36,11 +36,12 @@ class Govern:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The configuration of this vassal cannot be used; what serves goes on."""
+    """The configuration of this vassal cannot be used; what serves goes on, unless it is to ``stop``."""
 
     name: str
     problems: tuple[Problem, ...]
     reread: Callable[[], object] | None = field(default=None, compare=False)
+    stop: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,3 +135,21 @@ class VassalStatus:
     requests: int = 0
     #: It has served a request.
     loyal: bool = False
+
+
+@dataclass(slots=True)
+class Moments:
+    """When something happened to a vassal last, in monotonic seconds; None: never."""
+
+    first_run: float | None = None
+    ready: float | None = None
+    loyal: float | None = None
+    heartbeat: float | None = None
+    #: It was made to wait before its next start, for so many seconds.
+    wait_began: float | None = None
+    wait: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """Ask for the status of every vassal and its moments (``emperor-stats``): pairs, by name."""

@@ -8,7 +8,7 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from loguru import logger
 from pykka._envelope import Envelope
 
 from pyemperor.actors import administration as asked
-from pyemperor.actors.actor import Actor, System
+from pyemperor.actors.actor import Actor, Mail, System
 from pyemperor.actors.clock import Timer
 from pyemperor.protocol import control
 from pyemperor.protocol.errors import LinkError
@@ -74,20 +74,6 @@ class _Resume:
     """Try again to accept."""
 
 
-class _Mail(pykka.Future[Any]):
-    """A future that nobody waits for: its value is mailed."""
-
-    def __init__(self, mail: Callable[[Any], None]) -> None:
-        super().__init__()
-        self._mail = mail
-
-    def set(self, value: Any = None) -> None:
-        self._mail(value)
-
-    def set_exception(self, exc_info: Any = None) -> None:
-        self._mail(None)
-
-
 class Control(Actor):
     """Serves the listening socket ``sock`` for the Emperor; its own user and root may ask.
 
@@ -120,7 +106,7 @@ class Control(Actor):
             case _Resume():
                 self._listen()
             case _Heard():
-                mail = _Mail(lambda statuses: self.actor_ref.tell(_Known(message, statuses)))
+                mail = Mail(lambda statuses: self.actor_ref.tell(_Known(message, statuses)))
                 self._ask(message.client, asked.Status(), mail)
             case _Known(heard=heard, statuses=statuses):
                 self._serve(heard.client, heard.request, statuses)
@@ -148,7 +134,7 @@ class Control(Actor):
         elif len(self._clients) > MOST:
             client.answer(control.Refusal(f"{MOST} others are being served", "try again later"))
 
-    def _ask(self, client: "_Client", message: object, reply_to: _Mail | None = None) -> None:
+    def _ask(self, client: "_Client", message: object, reply_to: Mail | None = None) -> None:
         if self._emperor.is_alive():
             self._emperor.actor_inbox.put(Envelope(message, reply_to=reply_to))
         else:

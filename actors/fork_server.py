@@ -47,6 +47,7 @@ from pyemperor.protocol.messages import (
     NotReady,
     OfficeMessage,
 )
+from pyemperor.protocol.options import Owner
 
 #: What a forked process does with its life: its birth, its link, its office (masters) and listening sockets.
 Life = Callable[[Birth, socket.socket, socket.socket | None, list[socket.socket]], int]
@@ -234,10 +235,9 @@ class ForkServer:
         birth = request.birth
         allowed = office.vassal
         if (birth.kind == "worker") != (allowed is not None) or (
-            allowed is not None
-            and (birth.vassal.name, birth.vassal.uid, birth.vassal.gid)
-            != (allowed.vassal.name, allowed.vassal.uid, allowed.vassal.gid)
+            allowed is not None and birth.vassal != allowed.vassal
         ):
+            # Also whatever is done before its privileges are dropped follows what the Emperor said, not a master.
             reason = f"this office does not fork {birth.actor} under that identity"
             self._answer(office, ForkFailed(request.id, errno.EPERM, reason))
             return
@@ -347,8 +347,11 @@ def _settle_in(birth: Birth) -> None:
     Raises OSError or LookupError that names the option.
     """
     vassal = birth.vassal
-    user = _user(vassal.uid) if vassal.uid else None
-    if user or vassal.gid:
+    user = _user(vassal.uid) if vassal.uid and not vassal.owner else None
+    if vassal.owner:
+        _become(vassal.owner)
+    _schedule(birth)
+    if (user or vassal.gid) and not vassal.owner:
         gid = _group(vassal.gid) if vassal.gid else user.pw_gid if user else os.getegid()
         if os.geteuid() == 0:
             os.initgroups(user.pw_name, gid) if user else os.setgroups([gid])
@@ -362,6 +365,30 @@ def _settle_in(birth: Birth) -> None:
             os.chdir(vassal.chdir)
         except OSError as error:
             raise LookupError(f"chdir: {vassal.chdir}: {error.strerror}") from None
+
+
+def _schedule(birth: Birth) -> None:
+    """Take the priority and the processors; a worker's are those of its number, around the end."""
+    vassal = birth.vassal
+    if vassal.prio:
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, vassal.prio)
+        except OSError as error:
+            raise LookupError(f"prio: {vassal.prio}: {error.strerror}") from None
+    if vassal.cpu_affinity and birth.index:
+        cpus = sorted(os.sched_getaffinity(0))
+        number = min(vassal.cpu_affinity, len(cpus))
+        first = (birth.index - 1) * vassal.cpu_affinity
+        os.sched_setaffinity(0, {cpus[(first + n) % len(cpus)] for n in range(number)})
+
+
+def _become(owner: Owner) -> None:
+    """Be the owner of the vassal's file for good (emperor-tyrant): nobody is root there, whatever was asked."""
+    if not (owner.uid and owner.gid):
+        raise PermissionError(errno.EPERM, "emperor-tyrant runs no vassal as root")
+    os.setgroups(owner.groups)
+    os.setresgid(owner.gid, owner.gid, owner.gid)
+    os.setresuid(owner.uid, owner.uid, owner.uid)
 
 
 def _user(name: str) -> pwd.struct_passwd:

@@ -210,6 +210,7 @@ class Generations(Overseer):
 
     def _begin(self, province: Province, generation: int, vassal: Vassal, trial: bool) -> None:
         claim, province.next_claim = province.next_claim, ""
+        province.moments.first_run = province.moments.first_run or self._now
         birth = self.birth_of(vassal)
         province.claims[generation] = claim
         self._births[claim] = birth
@@ -265,6 +266,8 @@ class Generations(Overseer):
     # ---- what masters do ------------------------------------------------------------------------------------
 
     def child_up(self, child: str) -> None:
+        if owner := self._owners.get(child):
+            owner[0].moments.ready = self._now
         self._generation_event(child, Up)
 
     def child_down(self, child: str) -> None:
@@ -280,6 +283,7 @@ class Generations(Overseer):
         province, generation = owner
         if isinstance(message, Accepting):
             province.loyal = True
+            province.moments.loyal = self._now
             self._log(province, "INFO", "has served its first request", "loyal")
         elif isinstance(message, Extend) and self._on_trial(child):
             self._allow(province, child, message.seconds)
@@ -287,6 +291,12 @@ class Generations(Overseer):
             self._generation_event(child, Quiet)
         elif isinstance(message, Beat) and generation == province.succession.present:
             province.beat = message
+            province.moments.heartbeat = self._now
+
+    def child_waits(self, child: str, until: float) -> None:
+        if owner := self._owners.get(child):
+            moments = owner[0].moments
+            moments.wait_began, moments.wait = self._now, until - self._now
 
     def group_gone(self, group: str, reason: str) -> None:
         self._births.pop(group)

@@ -193,6 +193,15 @@ def _unix_queue(inode: int) -> int | None:
     return None
 
 
+def started_at(pid: int) -> float | None:
+    """When a process was started, in seconds since 1970; None when it is gone."""
+    if (stat := _stat(pid)) is None:
+        return None
+    with open("/proc/stat", encoding="utf-8") as file:
+        booted = next(int(line.split()[1]) for line in file if line.startswith("btime "))
+    return booted + int(stat[1][19]) / _TICKS
+
+
 # ---- file events (inotify(7)) ------------------------------------------------------------------------------
 
 IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE = 0x2, 0x4, 0x8

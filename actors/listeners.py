@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from loguru import logger
 
 from pyemperor.actors.actor import Inbox
+from pyemperor.actors.credentials import acting_as
 from pyemperor.actors.doorbell import SocketDoorbell
 from pyemperor.actors.exchange import Exchange
 from pyemperor.actors.socket_file import SocketFile, bind_file
 from pyemperor.protocol.errors import ConfigError, Problem
-from pyemperor.protocol.options import Vassal
+from pyemperor.protocol.options import Owner, Vassal
 from pyemperor.protocol.values import Address
 
 
@@ -26,12 +27,16 @@ class _Bound:
     address: Address
     #: The file of a unix socket: only ours is touched.
     file: SocketFile | None
+    #: In whose name it was bound.
+    owner: Owner | None = None
 
     def settle(self, vassal: Vassal) -> None:
         """Give it the owner, the mode and the backlog that ``vassal`` asks for; raises OSError."""
-        if self.file is not None:
-            self.file.give(_owner(vassal), vassal.chmod_socket)
-        self.sock.listen(_backlog(vassal))
+        backlog = _backlog(vassal)
+        with acting_as(self.owner):
+            if self.file is not None:
+                self.file.give(_owner(vassal), vassal.chmod_socket)
+            self.sock.listen(backlog)
 
     def is_found(self) -> bool:
         """Whether clients that go to its address come here."""
@@ -41,8 +46,9 @@ class _Bound:
         """Close the socket and remove its file; one that may not be removed stays, and is said."""
         self.sock.close()
         try:
-            if self.file is not None:
-                self.file.remove()
+            with acting_as(self.owner):
+                if self.file is not None:
+                    self.file.remove()
         except OSError as error:
             logger.info("{} stays behind until it is bound again: {}", self.address, error.strerror)
 
@@ -72,8 +78,9 @@ class SocketVault:
         self._claims[claim] = vassal.name, bounds
         try:
             for address in vassal.addresses:
-                kept = next((b for b in held if b.address == address and b not in bounds), None)
-                bounds.append(kept or _bind(address, vassal))
+                fits = (b for b in held if b.address == address and b.owner == vassal.owner)
+                kept = next((b for b in fits if b not in bounds), None)
+                bounds.append(kept or _bind(address, vassal, _backlog(vassal)))
             for bound in bounds:
                 address = bound.address
                 if bound in held:
@@ -119,24 +126,26 @@ class SocketVault:
             self.release(claim)
 
 
-def _bind(address: Address, vassal: Vassal) -> _Bound:
+def _bind(address: Address, vassal: Vassal, backlog: int) -> _Bound:
     tcp = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     sock = socket.socket(socket.AF_UNIX if address.kind == "unix" else tcp)
     file = None
     try:
-        if address.path.startswith("@"):
-            sock.bind("\0" + address.path[1:])
-        elif address.kind == "unix":
-            file = bind_file(sock, address.path, _owner(vassal), vassal.chmod_socket)
-        else:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((_number(address.host), address.port))
-        sock.listen(_backlog(vassal))
+        owner = _owner(vassal)
+        with acting_as(vassal.owner):
+            if address.path.startswith("@"):
+                sock.bind("\0" + address.path[1:])
+            elif address.kind == "unix":
+                file = bind_file(sock, address.path, owner, vassal.chmod_socket)
+            else:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind((_number(address.host), address.port))
+            sock.listen(backlog)
     except BaseException:
         sock.close()
         raise
     sock.setblocking(False)
-    return _Bound(sock, address, file)
+    return _Bound(sock, address, file, vassal.owner)
 
 
 def _number(host: str) -> str:

@@ -22,7 +22,8 @@ from pyemperor.actors.administration import Dismiss, Govern, Refuse
 from pyemperor.actors.clock import Timer
 from pyemperor.actors.monitor_diff import Appeared, Change, Changed, Renamed, Vanished, Watchlist
 from pyemperor.actors.monitor_files import touched
-from pyemperor.protocol.errors import ConfigError, Problem
+from pyemperor.actors.opened import Opened
+from pyemperor.protocol.errors import ConfigError, Disowned, Problem
 from pyemperor.protocol.options import Vassal
 
 #: Seconds from a file event to the look at the files: events come in bursts.
@@ -61,6 +62,9 @@ class Source(Protocol):
 
     def read(self, key: str, *, reloading: bool) -> Vassal:
         """The configuration of a vassal, which has run already if ``reloading``; raises ConfigError."""
+
+    def opened(self, key: str) -> Opened:
+        """The files that the last reading of it opened, or looked for: it is read again when one changes."""
 
     def name(self, key: str) -> str:
         """The name of the vassal."""
@@ -137,6 +141,9 @@ class Monitor(Actor):
         self._touched: Watchlist[str] = Watchlist(settle=0.0)
         #: Files to touch that were looked for; one that is new to us was not touched by being there.
         self._looked_for: Collection[str] = frozenset()
+        #: By key, what its last reading opened; and of each such file, by key and path, the version.
+        self._opened: dict[str, Opened] = {}
+        self._included: Watchlist[tuple[str, str]] = Watchlist()
 
     def on_start(self) -> None:
         for source in self._sources:
@@ -190,10 +197,11 @@ class Monitor(Actor):
         for gone in self._source_of.keys() - seen.keys() - self._watched.known.keys():
             del self._source_of[gone]
         self._dismiss_orphans()
+        self._look_at_included(now)
         self._look_at_touched(now)
-        due = self._watched.next_at
-        freq = min(self._freq, _TOUCH) if self._looked_for else self._freq
-        self._wake(now, now + freq if due is None else min(now + freq, due))
+        freq = min(self._freq, _TOUCH) if self._looked_for or self._opened else self._freq
+        dues = (self._watched.next_at, self._included.next_at)
+        self._wake(now, min([now + freq, *(due for due in dues if due is not None)]))
 
     def _scan(self, source: Source) -> Mapping[str, Hashable]:
         try:
@@ -225,6 +233,32 @@ class Monitor(Actor):
                         self._tell(told(name))
         self._looked_for = paths
 
+    # ---- included files ---------------------------------------------------------------------------------
+
+    def _look_at_included(self, now: float) -> None:
+        seen: dict[tuple[str, str], Hashable] = {}
+        for key, opened in self._opened.items():
+            seen |= {(key, path): version for path, version in opened.now().items() if path != key}
+        changed: dict[str, str] = {}
+        for change in self._included.look(seen, now):
+            changed[change.key[0]] = change.key[1]
+            if isinstance(change, Renamed):
+                changed[change.formerly[0]] = change.formerly[1]
+        for key, path in changed.items():
+            if key in self._names:
+                logger.info("{} has changed: vassal {} is read again", path, self._names[key])
+                self._read(key)
+
+    def _note_opened(self, key: str, opened: Opened | None) -> None:
+        """Keep what a reading opened, in the versions that it read, whoever has been quick since."""
+        if old := self._opened.pop(key, None):
+            for path in old.versions:
+                self._included.known.pop((key, path), None)
+        if opened is not None and any(path != key for path in opened.versions):
+            self._opened[key] = opened
+            included = opened.included().items()
+            self._included.known |= {(key, path): version for path, version in included if path != key}
+
     # ---- telling --------------------------------------------------------------------------------------------
 
     def _carry_out(self, change: Change[str]) -> None:
@@ -232,10 +266,12 @@ class Monitor(Actor):
             case Vanished(key=key):
                 name = self._names.pop(key)
                 name = self._formerly.pop(key, name)
+                self._note_opened(key, None)
                 self._to_touch.pop(name, None)
                 self._tell(Dismiss(name))
             case Renamed(key=key, formerly=former):
                 name = self._names.pop(former)
+                self._note_opened(former, None)
                 self._formerly[key] = self._formerly.pop(former, name)
                 self._name(key)
                 self._read(key)
@@ -262,13 +298,15 @@ class Monitor(Actor):
         try:
             vassal = self._source_of[key].read(key, reloading=(formerly or name) in self._to_touch)
         except ConfigError as error:
-            self._tell(Refuse(formerly or name, error.problems, reread))
+            self._tell(Refuse(formerly or name, error.problems, reread, stop=isinstance(error, Disowned)))
             return
         except Exception as error:
             logger.exception("{} could not be read, which is a defect of PyEmperor", key)
             problem = Problem(key, 0, "", f"could not be read: {error!r}")
             self._tell(Refuse(formerly or name, (problem,), reread))
             return
+        finally:
+            self._note_opened(key, self._source_of[key].opened(key))
         self._formerly.pop(key, None)
         self._to_touch.pop(formerly, None)
         self._to_touch[name] = self._touch_files(vassal)

@@ -6,7 +6,7 @@ import os
 import select
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from loguru import logger
 
@@ -21,6 +21,7 @@ from pyemperor.actors.linux import (
     IN_Q_OVERFLOW,
     FileEvents,
 )
+from pyemperor.actors.opened import Opened
 from pyemperor.actors.small_file import read_small
 from pyemperor.protocol.options import Vassal
 
@@ -41,10 +42,31 @@ class FileVersion(NamedTuple):
     inode: int
     size: int
     content: bytes
+    #: User and group whom the vassal belongs to, where that matters (emperor-tyrant).
+    owner: tuple[int, int] = (-1, -1)
+
+
+@runtime_checkable
+class VassalReader(Protocol):
+    """Reads vassal files, and knows more of them than their text."""
+
+    def __call__(self, path: str, *, reloading: bool) -> Vassal:
+        """The vassal in the file ``path``; raises ConfigError."""
+
+    def opened(self, path: str) -> Opened:
+        """The files that the last reading of ``path`` opened, or looked for."""
+
+    def owner_of(self, path: str, found: os.stat_result) -> tuple[int, int]:
+        """User and group whom the vassal belongs to; (-1, -1) where that is nothing to it. Raises OSError."""
+
+    def forget(self, path: str) -> None:
+        """It is not there any more."""
 
 
 class VassalFiles:
     """The vassal files of a folder or of a pattern, read by ``read(path, reloading=...)``.
+
+    What is a :class:`VassalReader` besides says which files it opened, and whose a vassal is.
 
     A folder has those whose name ends in one of ``extensions`` and does not begin with a dot, as uWSGI has it;
     a pattern those that it matches. Only what is, or leads to, a regular file counts.
@@ -55,6 +77,8 @@ class VassalFiles:
         uri: str,
         read: Callable[..., Vassal],
         extensions: Collection[str] = EXTENSIONS,
+        *,
+        nofollow: bool = False,
     ) -> None:
         kind, separator, path = uri.partition("://")
         if not separator:
@@ -63,6 +87,8 @@ class VassalFiles:
             kind = "glob" if pattern else "dir"
         self.uri = f"{kind}://{os.path.abspath(path)}"
         self._read = read
+        #: Links themselves count, not what they lead to (emperor-nofollow).
+        self._nofollow = nofollow
         self._glob = kind == "glob"
         self._path = os.path.abspath(path)
         self._extensions = tuple(extensions)
@@ -84,6 +110,10 @@ class VassalFiles:
         """The vassal in the file ``path``; raises ConfigError."""
         return self._read(path, reloading=reloading)
 
+    def opened(self, path: str) -> Opened:
+        """The files that the last reading of ``path`` opened, or looked for."""
+        return self._read.opened(path) if isinstance(self._read, VassalReader) else Opened()
+
     def place(self, path: str) -> str:
         """What tells it from one of the same name elsewhere: the name of its folder."""
         return os.path.basename(os.path.dirname(path))
@@ -99,6 +129,8 @@ class VassalFiles:
                 seen[path] = version
         for gone in self._cache.keys() - seen.keys():
             del self._cache[gone]
+            if isinstance(self._read, VassalReader):
+                self._read.forget(gone)
             self._real.pop(gone, None)
         return seen
 
@@ -130,18 +162,22 @@ class VassalFiles:
 
     def _version(self, path: str) -> FileVersion | None:
         try:
-            found = os.stat(path)
+            found = os.lstat(path) if self._nofollow else os.stat(path)
+            owner = self._read.owner_of(path, found) if isinstance(self._read, VassalReader) else (-1, -1)
         except OSError:
             return None  # it has gone since, or is a link that leads nowhere
-        if not stat.S_ISREG(found.st_mode):
+        link = stat.S_ISLNK(found.st_mode)
+        if not (stat.S_ISREG(found.st_mode) or link):
             return None
-        seen = (found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino, found.st_size, found.st_mode)
+        times = (found.st_mtime_ns, found.st_ctime_ns)
+        seen = (*times, found.st_dev, found.st_ino, found.st_size, found.st_mode, *owner)
         before = self._cache.get(path)
         if before is not None and before[0] == seen and before[2]:
             return before[1]
         # Two edits within one tick of the file system's clock look alike. What looks alike at a second look has
         # its last edit before the first, and the look after it sees whatever comes later.
-        version = FileVersion(found.st_mtime_ns, found.st_dev, found.st_ino, found.st_size, _digest(path))
+        content = os.fsencode(os.readlink(path)) if link else _digest(path)
+        version = FileVersion(found.st_mtime_ns, found.st_dev, found.st_ino, found.st_size, content, owner)
         self._cache[path] = seen, version, before is not None and before[:2] == (seen, version)
         self._real[path] = os.path.realpath(path) if os.path.islink(path) else path
         return version

@@ -79,7 +79,7 @@ def flags(settings: Supervision) -> supervision.Flags:
         on_exceed=settings.on_exceed,
         stable_after=settings.stable_after,
         backoff=supervision.Backoff(
-            initial=settings.backoff.initial,
+            initial=min(settings.backoff.initial, settings.backoff.max),
             factor=settings.backoff.factor,
             max=settings.backoff.max,
             jitter=settings.backoff.jitter,
@@ -147,6 +147,9 @@ class Overseer(Actor):
 
     def child_refused(self, child: str, reason: str) -> None:
         """A child that was to be started beside the others could not start; it is forgotten."""
+
+    def child_waits(self, child: str, until: float) -> None:
+        """A child is not started again before ``until``."""
 
     def group_gone(self, group: str, reason: str) -> None:
         """The supervisor of ``group`` has ended, after all its children."""
@@ -300,6 +303,7 @@ class Overseer(Actor):
                 child = self._children[name]
                 state = State.CURSED if cursed else State.BACKOFF
                 self._enter(child, state, f"next start in {until - self._now:.1f} s")
+                self.child_waits(name, until)
             case supervision.Report():
                 self._report(group, command)
             case supervision.Reply(event=supervision.TerminateChild(id=name), result=supervision.Ok()):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pykka
 
-from pyemperor.actors.administration import Answer, Govern, Outcome, VassalStatus
+from pyemperor.actors.administration import Answer, Govern, Moments, Outcome, VassalStatus
 from pyemperor.actors.doorbell import Doorbell
 from pyemperor.actors.overseer import Child
 from pyemperor.actors.succession import Succession
@@ -62,6 +62,7 @@ class Province:
     stops: list[Asked] = field(default_factory=list)
     loyal: bool = False
     beat: Beat | None = None
+    moments: Moments = field(default_factory=Moments)
 
     def status(self, child_of: Callable[[str], Child | None]) -> VassalStatus:
         """How it is; ``child_of`` gives the master of a claim."""

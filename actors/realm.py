@@ -10,6 +10,7 @@ from pyemperor.actors import supervision
 from pyemperor.actors.administration import (
     Absolve,
     Answer,
+    Census,
     Dismiss,
     Govern,
     Outcome,
@@ -42,12 +43,16 @@ class Realm(Generations):
             case Refuse(name=name):
                 province = self._provinces.setdefault(name, Province(name, message.reread))
                 province.unbound = None  # what waits for its address is not what is wanted now
+                if message.stop and province.claims and not province.succession.halted:
+                    self._halt(province)
                 self.refuse(province, message.problems)
             case Dismiss(name=name):
                 if unwanted := self._provinces.get(name):
                     self._dismiss(unwanted)
             case Status():
                 return [self._provinces[name].status(self.child) for name in sorted(self._provinces)]
+            case Census():
+                return [(p.status(self.child), replace(p.moments)) for _, p in sorted(self._provinces.items())]
             case Reload():
                 return self._reload(message)
             case RenewWorkers():
@@ -68,6 +73,11 @@ class Realm(Generations):
             self._rename(self._provinces[govern.formerly], vassal.name)
         province = self._provinces.setdefault(vassal.name, Province(vassal.name, govern.reread))
         province.reread = govern.reread
+        if province.vassal is not None and province.vassal.owner != vassal.owner:
+            self._change_hands(province)
+            if province.claims:
+                province.unbound = replace(govern, formerly="")
+                return
         try:
             claim = self.bind(province, vassal)
         except ConfigError as error:
@@ -91,6 +101,12 @@ class Realm(Generations):
     def _dismiss(self, province: Province) -> None:
         self._log(province, "INFO", "is not wanted any more: stopping it", "dismiss")
         self._halt(province, forget=True)
+
+    def _change_hands(self, province: Province) -> None:
+        """Somebody else's it must not share sockets or a moment with what runs: that ends first."""
+        if not province.succession.halted:
+            self._log(province, "INFO", "belongs to somebody else now: stopped, then started as theirs", "owner")
+            self._halt(province)
 
     def _halt(self, province: Province, *, forget: bool = False) -> None:
         province.unbound = None

@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 
-#: Bytes that a configuration may have.
+#: Bytes that a configuration may have: what a tenant names must not fill the Emperor's memory.
 MOST = 1 << 20
 
 
@@ -13,28 +13,40 @@ def read_small(path: str) -> bytes:
 
     Raises OSError with words for the user, also for a folder, a pipe, a device, and a file that is larger.
     """
+    fd = open_small(path)
+    try:
+        return contents(fd, path)
+    finally:
+        os.close(fd)
+
+
+def open_small(path: str) -> int:
+    """A descriptor to read the regular file ``path``; raises OSError as :func:`read_small` does."""
     held = os.open(path, os.O_PATH | os.O_CLOEXEC)  # looks, and opens nothing: a device may notice to be opened
     try:
-        found = os.fstat(held)
-        if stat.S_ISDIR(found.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file, but a pipe, a socket or a device", path)
-        read = _read(held) if found.st_size <= MOST else b""
+        _check(held, path)
+        return os.open(f"/proc/self/fd/{held}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     finally:
         os.close(held)
-    if max(found.st_size, len(read)) > MOST:
+
+
+def contents(fd: int, path: str) -> bytes:
+    """What is in the file ``fd``, which is called ``path``; raises OSError as :func:`read_small` does."""
+    size = _check(fd, path)
+    read = b""
+    # At most one byte more: some files of /proc are called empty, and wait for what comes.
+    while size <= MOST and len(read) <= MOST and (part := os.pread(fd, MOST + 1 - len(read), len(read))):
+        read += part
+    if max(size, len(read)) > MOST:
         raise OSError(errno.EFBIG, f"it is larger than {MOST} bytes, which no configuration is", path)
     return read
 
 
-def _read(held: int) -> bytes:
-    """At most one byte more than ``MOST``: some files of /proc are called empty, and wait for what comes."""
-    fd = os.open(f"/proc/self/fd/{held}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        read = b""
-        while len(read) <= MOST and (part := os.read(fd, MOST + 1 - len(read))):
-            read += part
-        return read
-    finally:
-        os.close(fd)
+def _check(fd: int, path: str) -> int:
+    """The size of a file that may be read."""
+    found = os.fstat(fd)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file, but a pipe, a socket or a device", path)
+    return found.st_size

@@ -15,7 +15,7 @@ import msgspec
 
 from pyemperor import __version__
 from pyemperor.actors.confinement import missing_tools
-from pyemperor.actors.small_file import read_small
+from pyemperor.actors.opened import Opened
 from pyemperor.protocol.dialect import Loaded, World, load
 from pyemperor.protocol.dialect.loader import SUFFIXES, split_section
 from pyemperor.protocol.dialect_options import emperor_of, vassal_of
@@ -23,9 +23,11 @@ from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.options import (
     Address,
     EmperorOptions,
+    Supervision,
     Vassal,
     emperor_from,
     supervision_from,
+    supervision_under,
     vassal_from,
 )
 from pyemperor.protocol.parameters import each_text
@@ -68,23 +70,27 @@ def _log(warnings: Warnings, actor: str) -> None:
 
 
 def vassal_and_warnings(
-    path: str, emperor: EmperorOptions | None = None, *, reloading: bool = False
+    path: str, emperor: EmperorOptions | None = None, *, reloading: bool = False, opened: Opened | None = None
 ) -> tuple[Vassal, Warnings]:
-    """The vassal in a file, and what its user should know though it can be used."""
+    """The vassal in a file, and what its user should know though it can be used; ``opened`` reads for it."""
     name = os.path.splitext(os.path.basename(split_address(path)[0]))[0]
-    called_at = address_on_demand(path, emperor) if emperor is not None else None
+    opened = opened or Opened()
+    outer = supervision_under(emperor or EmperorOptions())
+    called_at = address_on_demand(path, emperor, opened) if emperor is not None else None
     if _is_toml(path):
-        vassal, warnings = _toml_vassal(path, name, called_at)
+        vassal, warnings = _toml_vassal(path, name, opened, outer, called_at)
     else:
-        loaded = _loaded(path, emperor, reloading)
-        vassal, warnings = vassal_of(loaded, path, name=name, base=_folder(path), called_at=called_at)
+        loaded = _loaded(path, emperor, reloading, opened)
+        vassal, warnings = vassal_of(
+            loaded, path, name=name, base=_folder(path), supervision=outer, called_at=called_at
+        )
     if missing := missing_tools(vassal):
         found = f"{' and '.join(sorted(missing))} not found: the limits and rights of scripts need it"
         raise ConfigError(Problem(path, 0, "", found, remedy="apt-get install util-linux"))
     return vassal, warnings
 
 
-def address_on_demand(path: str, emperor: EmperorOptions) -> Address | None:
+def address_on_demand(path: str, emperor: EmperorOptions, opened: Opened) -> Address | None:
     """The address at whose first connection the vassal in the file ``path`` starts; None: it starts at once.
 
     As in uWSGI, a file beside it comes before the folder of sockets. Raises ConfigError.
@@ -92,7 +98,7 @@ def address_on_demand(path: str, emperor: EmperorOptions) -> Address | None:
     if extension := emperor.emperor_on_demand_extension:
         beside = path + extension
         try:
-            text = _read(beside).partition("\n")[0].strip()
+            text = opened.read(beside).partition("\n")[0].strip()
             called_at: Address = ADDRESS.read(text, _folder(path))
             return called_at
         except FileNotFoundError:
@@ -156,27 +162,29 @@ def split_address(path: str) -> tuple[str, str]:
 # ---- uWSGI's dialect --------------------------------------------------------------------------------------
 
 
-def world(folder: str, *, reloading: bool = False) -> World:
-    """This machine, as a configuration in ``folder`` sees it."""
+def world(folder: str, *, reloading: bool = False, opened: Opened | None = None) -> World:
+    """This machine, as a configuration in ``folder`` sees it, in the name of whoever ``opened`` reads for."""
+    files = opened or Opened()
+    uid, gid = (files.owner.uid, files.owner.gid) if files.owner else (os.getuid(), os.getgid())
     return World(
-        read=_read,
+        read=files.read,
         cwd=folder,
         environ=os.environ,
         hostname=socket.gethostname(),
-        uid=os.getuid(),
-        user=_name(pwd.getpwuid, os.getuid()),
-        gid=os.getgid(),
-        group=_name(grp.getgrgid, os.getgid()),
+        uid=uid,
+        user=_name(pwd.getpwuid, uid),
+        gid=gid,
+        group=_name(grp.getgrgid, gid),
         cpus=_cpus(),
         version=__version__,
         binary=sys.argv[0],
         started=_STARTED,
         reloading=reloading,
-        exists=lambda path: os.access(path, os.R_OK),
-        is_file=os.path.isfile,
-        is_dir=os.path.isdir,
-        inode=_inode,
-        glob=lambda pattern: tuple(sorted(glob.glob(pattern))),
+        exists=lambda path: files.ask(_readable, path),
+        is_file=lambda path: files.ask(os.path.isfile, path),
+        is_dir=lambda path: files.ask(os.path.isdir, path),
+        inode=lambda path: files.ask(_inode, path),
+        glob=lambda pattern: tuple(sorted(files.ask(glob.glob, pattern))),
     )
 
 
@@ -185,9 +193,15 @@ def _cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _loaded(path: str, emperor: EmperorOptions | None = None, reloading: bool = False) -> Loaded:
+def _loaded(
+    path: str,
+    emperor: EmperorOptions | None = None,
+    reloading: bool = False,
+    opened: Opened | None = None,
+) -> Loaded:
     file, section = split_address(path)
-    if os.path.splitext(file)[1].lower() not in SUFFIXES:
+    more = emperor.emperor_extra_extension if emperor is not None else ()
+    if os.path.splitext(file)[1].lower() not in SUFFIXES and not file.endswith(more):
         raise ConfigError(_no_format(path, file))
     before: list[tuple[str, str]] = []
     after: list[tuple[str, str]] = []
@@ -197,7 +211,7 @@ def _loaded(path: str, emperor: EmperorOptions | None = None, reloading: bool = 
         before += [("set", f"{name}={value}") for name, value in emperor.vassal_set]
         after += [("inherit", one) for one in emperor.vassals_inherit]
         after += [("include", one) for one in emperor.vassals_include]
-    here = world(_folder(path), reloading=reloading)
+    here = world(_folder(path), reloading=reloading, opened=opened)
     return load(os.path.basename(file), here, section=section, shown=file, before=before, after=after)
 
 
@@ -215,16 +229,16 @@ def _folder(path: str) -> str:
     return os.path.dirname(os.path.abspath(split_address(path)[0]))
 
 
-def _read(path: str) -> str:
-    return read_small(path).decode()
-
-
 def _name(lookup: Any, number: int) -> str:
     """The name of a user or group; the number of one that has none."""
     try:
         return str(lookup(number)[0])
     except KeyError:
         return str(number)
+
+
+def _readable(path: str) -> bool:
+    return os.access(path, os.R_OK, effective_ids=True)
 
 
 def _inode(path: str) -> int:
@@ -241,22 +255,25 @@ def _is_toml(path: str) -> bool:
     return path.lower().endswith(".toml")
 
 
-def _toml(path: str) -> tuple[dict[str, Any], Report]:
+def _toml(path: str, opened: Opened | None = None) -> tuple[dict[str, Any], Report]:
     try:
-        return parse_toml(_read(path), path)
+        return parse_toml((opened or Opened()).read(path), path)
     except UnicodeDecodeError as error:
         raise ConfigError(Problem(path, 0, "", f"this is not UTF-8 text ({error})")) from None
     except OSError as error:
         raise ConfigError(Problem(path, 0, "", f"cannot be read: {error.strerror}")) from None
 
 
-def _toml_vassal(path: str, name: str, called_at: Address | None) -> tuple[Vassal, Warnings]:
+def _toml_vassal(
+    path: str, name: str, opened: Opened, outer: Supervision, called_at: Address | None
+) -> tuple[Vassal, Warnings]:
     """The vassal in a ``[vassal]`` table, or in the keys at the top; with ``supervision`` as its sub-table."""
-    whole, report = _toml(path)
+    whole, report = _toml(path, opened)
     table: Mapping[str, object] = whole
     if "vassal" in whole:
         table, report = _table(whole, "vassal", report), report.at("vassal")
-    supervision = supervision_from(_table(table, "supervision", report), report.at("supervision"))
+    own = _table(table, "supervision", report)
+    supervision = supervision_from(own, report.at("supervision"), outer=outer)
     named = each_text(dict(table), report, lambda text, _: text.replace("%n", name))
     vassal = vassal_from(
         named,

@@ -13,6 +13,7 @@ import msgspec
 from loguru import logger
 
 from pyemperor.actors.administration import VassalStatus
+from pyemperor.actors.credentials import acting_as
 from pyemperor.actors.outcome import Outcome
 from pyemperor.cli.lines import Entry, Json, Served, Style, colourful
 from pyemperor.cli.log_file import LogFile, LogFileOptions, open_to_append
@@ -128,8 +129,8 @@ def open_log(birth: Birth) -> None:
     """
     global _opened
     file = file_of(birth.vassal)
-    if file is None or birth.vassal.logto2:
-        return
+    if file is None or birth.vassal.logto2 or birth.vassal.owner:
+        return  # a vassal of a tyrant opens what its owner may open
     try:
         fd = open_to_append(file, file.mode, file.uid, file.gid)
     except OSError:
@@ -149,7 +150,8 @@ def reopen(vassals: Iterable[Vassal] = ()) -> None:
     for vassal in vassals:
         if file := file_of(vassal):
             try:
-                os.close(open_to_append(file, file.mode, file.uid, file.gid))
+                with acting_as(vassal.owner):
+                    os.close(open_to_append(file, file.mode, file.uid, file.gid))
             except OSError as error:
                 if error.errno != errno.ELOOP:  # a link is the vassal's own affair: its processes follow it
                     logger.warning("logto = {}: {}", file.path, error.strerror)

@@ -11,9 +11,9 @@ import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pykka
@@ -24,23 +24,25 @@ from pyemperor.actors.actor import Threads
 from pyemperor.actors.administration import Absolve, Reload, RenewWorkers, Status
 from pyemperor.actors.clock import monotonic
 from pyemperor.actors.control import Control
+from pyemperor.actors.credentials import can_act
 from pyemperor.actors.emperor import ChildEnded, Companion, Emperor, Govern, Quit
 from pyemperor.actors.imperial_host import ImperialForkHost
 from pyemperor.actors.journal import Journal
 from pyemperor.actors.listeners import SocketVault
 from pyemperor.actors.monitor import Monitor, Rescan, Source, Told
-from pyemperor.actors.monitor_files import VassalFiles
+from pyemperor.actors.monitor_files import EXTENSIONS, VassalFiles
 from pyemperor.actors.overseer import Overseer
 from pyemperor.actors.pipe import Pipe
+from pyemperor.actors.stats import Stats
 from pyemperor.actors.superior import FromParent, ParentLost
 from pyemperor.cli.blame import problem
-from pyemperor.cli.configuration import read_vassal
 from pyemperor.cli.daemon import Settled, settled
 from pyemperor.cli.front import Nginx
 from pyemperor.cli.handlers import registered
 from pyemperor.cli.logs import log_statuses, reopen
 from pyemperor.cli.processes import log_level, watch_signals
 from pyemperor.cli.scenarios import read_scenario
+from pyemperor.cli.vassal_reader import VassalReader, empty_mounts
 from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.frames import encode
 from pyemperor.protocol.messages import Trace
@@ -49,6 +51,8 @@ from pyemperor.protocol.scenario import Scenario
 
 #: sysexits.h: a defect of ours ended the Emperor; the masters finish what they accepted, and end.
 _EX_SOFTWARE = 70
+#: What no vassal's claim to its sockets is called.
+_STATS = "emperor-stats://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ def reign(
     ``link`` carries traces up and faults down. ``begun`` is called once the sockets are bound. Raises
     ConfigError when a socket cannot be bound or the front cannot be started; then nothing was started.
     """
-    setproctitle("pyemperor emperor")
+    setproctitle(scenario.emperor.emperor_procname or "pyemperor emperor")
     with settled(scenario.emperor, level=log_level(link is not None)) as process:
         return _reign(scenario, link, begun, process)
 
@@ -106,6 +110,7 @@ def reign(
 def _reign(
     scenario: Scenario, link: socket.socket | None, begun: Callable[[SocketVault], None], process: Settled
 ) -> int:
+    _look_at_tyranny(scenario.emperor)
     _look_at_python(scenario.emperor)
     sources = [source_of(uri, scenario.emperor) for uri in scenario.emperor.emperor]
     vault = SocketVault()
@@ -113,11 +118,13 @@ def _reign(
     try:
         for vassal in scenario.vassals:
             vault.bind(vassal)
-            _look_at_mounts(vassal)
+            for note in empty_mounts(vassal):
+                logger.bind(actor=f"master:{vassal.name}").warning("{}", note)
         if scenario.front.kind == "nginx":
             front = Nginx(scenario.vassals, str(scenario.front.listen))
+        stats = _bind_stats(vault, scenario.emperor)
         begun(vault)
-        return _rule(scenario, vault, link, sources, process)
+        return _rule(scenario, vault, link, sources, process, stats)
     finally:
         if front is not None:
             front.stop()
@@ -131,26 +138,32 @@ def _look_at_python(options: EmperorOptions) -> None:
         raise problem("uid", found, "install PyEmperor where everybody may read it, such as /opt/pyemperor")
 
 
+def _bind_stats(vault: SocketVault, options: EmperorOptions) -> socket.socket | None:
+    """Listen for who wants statistics; ``vault`` closes it at the end. Raises ConfigError."""
+    if (address := options.emperor_stats) is None:
+        return None
+    try:
+        vault.bind(Vassal("emperor-stats", socket=(address,)), claim=_STATS)
+    except ConfigError as error:
+        raise problem("emperor-stats", error.problems[0].found, error.problems[0].remedy) from None
+    return socket.socket(fileno=os.dup(vault.fds(_STATS)[0]))
+
+
+def _look_at_tyranny(options: EmperorOptions) -> None:
+    """Who is not root cannot run vassals as others."""
+    if options.emperor_tyrant and not can_act():
+        remedy = "remove uid and gid" if options.uid or options.gid else "start it as root"
+        raise problem("emperor-tyrant", "only root can run each vassal as the owner of its file", remedy)
+
+
 def source_of(uri: str, options: EmperorOptions) -> Source:
     """The source of vassals that ``uri`` names; raises ConfigError for one of a kind that there is not."""
     kind, separator, _ = uri.partition("://")
     if separator and kind not in ("dir", "glob"):
         found = f"there is no imperial monitor {kind}://"
         raise ConfigError(Problem("command line", 0, "emperor", found, "dir://FOLDER or glob://PATTERN"))
-    return VassalFiles(uri, partial(_read_vassal, options))
-
-
-def _read_vassal(options: EmperorOptions, path: str, *, reloading: bool) -> Vassal:
-    vassal = read_vassal(path, options, reloading=reloading)
-    _look_at_mounts(vassal)
-    return vassal
-
-
-def _look_at_mounts(vassal: Vassal) -> None:
-    for mount in vassal.cgi:
-        if not os.path.exists(mount.path):
-            text = f"cgi = {mount.prefix}={mount.path}: there is nothing there, so requests get 404"
-            logger.bind(actor=f"master:{vassal.name}").warning("{}", text)
+    endings = (*EXTENSIONS, *options.emperor_extra_extension)
+    return VassalFiles(uri, VassalReader(options), endings, nofollow=options.emperor_nofollow)
 
 
 def _rule(
@@ -159,6 +172,7 @@ def _rule(
     link: socket.socket | None,
     sources: Sequence[Source],
     process: Settled,
+    stats: socket.socket | None,
 ) -> int:
     def host(actor: Overseer) -> ImperialForkHost:
         level = log_level(link is not None)
@@ -176,9 +190,12 @@ def _rule(
         journal.up = Pipe(inbox, link, lambda message, _: FromParent(message), ParentLost).send
     monitor = _watch_vassals(emperor, scenario, sources)
     watch_signals(inbox, _Signals(emperor, monitor), *_HEARD)
+    ref = emperor.actor_ref
     if (sock := process.control) is not None:
-        ref = emperor.actor_ref  # whoever waits there hears when we are gone
+        # Whoever waits there hears when we are gone.
         emperor.accompany("control socket", lambda _: Control.start(Threads(), ref, sock, owner=ref))
+    if stats is not None:
+        Stats.start(Threads(), ref, stats, scenario.emperor, time.time)
     process.up_with(inbox)
     emperor.run_here()
     if monitor is not None:

@@ -14,7 +14,15 @@ from pyemperor.protocol.dialect import Loaded, Setting
 from pyemperor.protocol.dialect.loader import DIRECTIVES
 from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.option_rows.elsewhere import elsewhere
-from pyemperor.protocol.options import OPTIONS, Address, EmperorOptions, Vassal, emperor_from, vassal_from
+from pyemperor.protocol.options import (
+    OPTIONS,
+    Address,
+    EmperorOptions,
+    Supervision,
+    Vassal,
+    emperor_from,
+    vassal_from,
+)
 from pyemperor.protocol.quantities import is_flag
 from pyemperor.protocol.report import Path, Report, did_you_mean, in_file_order
 from pyemperor.protocol.tables import Option, rows
@@ -46,7 +54,13 @@ class DialectReport(Report):
 
 
 def vassal_of(
-    loaded: Loaded, file: str, *, name: str, base: str, called_at: Address | None = None
+    loaded: Loaded,
+    file: str,
+    *,
+    name: str,
+    base: str,
+    supervision: Supervision | None = None,
+    called_at: Address | None = None,
 ) -> tuple[Vassal, tuple[Problem, ...]]:
     """Make the vassal ``name`` of what was loaded from ``file``; also give the warnings.
 
@@ -55,7 +69,7 @@ def vassal_of(
     """
     _check_read(loaded)
     table, report = _table(loaded, file, "vassal")
-    vassal = vassal_from(table, report, name=name, base=base, called_at=called_at)
+    vassal = vassal_from(table, report, name=name, base=base, supervision=supervision, called_at=called_at)
     return vassal, _judged(report)
 
 

@@ -69,3 +69,7 @@ class ConfigError(PyEmperorError):
     def __init__(self, *problems: Problem) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
+
+
+class Disowned(ConfigError):
+    """A vassal's configuration that is not, or not any more, of somebody in whose name it may run."""

@@ -217,7 +217,11 @@ class Birth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def title(self) -> str:
         """The process title, as ``ps`` shows it."""
         kind, _, name = self.actor.partition(":")
-        return f"pyemperor {kind}: {name}"
+        vassal = self.vassal
+        given = (vassal.procname_master if self.kind == "master" else "") or vassal.procname
+        prefix = f"{vassal.procname_prefix_spaced} " if vassal.procname_prefix_spaced else vassal.procname_prefix
+        title = prefix + (given or f"pyemperor {kind}: {name}") + vassal.procname_append
+        return title.replace("\0", "")
 
 
 class Fork(Message, frozen=True, tag="fork"):

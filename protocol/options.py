@@ -32,11 +32,13 @@ __all__ = [
     "Helper",
     "Mount",
     "Option",
+    "Owner",
     "Supervision",
     "Vassal",
     "emperor_from",
     "seconds",
     "supervision_from",
+    "supervision_under",
     "vassal_from",
 ]
 
@@ -70,7 +72,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("backoff", "initial", TIME, 0.1, "delay before the first restart of a child that was not stable"),
     Option("backoff", "factor", NUMBER, 2.0, "growth of the delay from one restart to the next", least=1),
     Option("backoff", "max", TIME, 60.0, "longest delay"),
-    Option("backoff", "jitter", FRACTION, 0.1, "random part of the delay, up and down"),
+    Option("backoff", "jitter", FRACTION, 0.1, "random part of the delay, up and down", most=0.99),
 )
 
 
@@ -105,6 +107,16 @@ class EmperorOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     vassal_set: tuple[tuple[str, str], ...] = _default("emperor", "vassal-set")
     emperor_on_demand_extension: str = _default("emperor", "emperor-on-demand-extension")
     emperor_on_demand_directory: str = _default("emperor", "emperor-on-demand-directory")
+    emperor_tyrant: bool = _default("emperor", "emperor-tyrant")
+    emperor_tyrant_nofollow: bool = _default("emperor", "emperor-tyrant-nofollow")
+    emperor_tyrant_initgroups: bool = _default("emperor", "emperor-tyrant-initgroups")
+    emperor_nofollow: bool = _default("emperor", "emperor-nofollow")
+    emperor_extra_extension: tuple[str, ...] = _default("emperor", "emperor-extra-extension")
+    emperor_stats: Address | None = _default("emperor", "emperor-stats")
+    emperor_procname: str = _default("emperor", "emperor-procname")
+    #: Seconds, which are milliseconds in a file; None leaves them to [supervision].
+    emperor_throttle: float | None = _default("emperor", "emperor-throttle")
+    emperor_max_throttle: float | None = _default("emperor", "emperor-max-throttle")
     #: Name or number; "" leaves it.
     uid: str = _default("emperor", "uid")
     gid: str = _default("emperor", "gid")
@@ -155,10 +167,20 @@ class Supervision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     backoff: Backoff = Backoff()
 
 
+class Owner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose vassal it is under ``emperor-tyrant``: user, group, and all supplementary groups, by number."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+
+
 class Vassal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """The honoured options of one vassal. Times are seconds, sizes bytes, paths absolute."""
 
     name: str
+    #: No option: whom everything of it is done as, by the owner of its file. None: by ``uid`` and ``gid``.
+    owner: Owner | None = None
     socket: tuple[Address, ...] = _default("vassal", "socket")
     http_socket: tuple[Address, ...] = _default("vassal", "http-socket")
     chmod_socket: int = _default("vassal", "chmod-socket")
@@ -202,6 +224,13 @@ class Vassal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     uid: str = _default("vassal", "uid")
     gid: str = _default("vassal", "gid")
     chdir: str = _default("vassal", "chdir")
+    procname_prefix: str = _default("vassal", "procname-prefix")
+    procname_prefix_spaced: str = _default("vassal", "procname-prefix-spaced")
+    procname_append: str = _default("vassal", "procname-append")
+    procname: str = _default("vassal", "procname")
+    procname_master: str = _default("vassal", "procname-master")
+    cpu_affinity: int = _default("vassal", "cpu-affinity")
+    prio: int = _default("vassal", "prio")
     env: tuple[tuple[str, str], ...] = _default("vassal", "env")
     disable_logging: bool = _default("vassal", "disable-logging")
     touch_reload: tuple[str, ...] = _default("vassal", "touch-reload")
@@ -307,12 +336,22 @@ def _default_supervision(scale: float) -> Supervision:
     return Supervision(**{**_defaults("supervision", scale), "backoff": backoff})
 
 
+def supervision_under(emperor: EmperorOptions, scale: float = 1.0) -> Supervision:
+    """Give the supervision of vassals that ask for none: the defaults, but for the throttles of ``emperor``."""
+    backoff = Backoff(**defaults(_ROWS["backoff"], scale))
+    if emperor.emperor_throttle is not None:
+        initial = emperor.emperor_throttle * scale
+        backoff = msgspec.structs.replace(backoff, initial=initial, max=max(initial, backoff.max))
+    if emperor.emperor_max_throttle is not None:
+        backoff = msgspec.structs.replace(backoff, max=emperor.emperor_max_throttle * scale)
+    return Supervision(**defaults(_ROWS["supervision"], scale) | {"backoff": backoff})
+
+
 def supervision_from(
     table: Mapping[str, object], report: Report, *, outer: Supervision | None = None, scale: float = 1.0
 ) -> Supervision:
     """Make a supervision; what the table does not give comes from ``outer``, else from the defaults."""
-    if outer is None:
-        outer = _default_supervision(scale)
+    outer = outer or supervision_under(EmperorOptions(), scale)
     if not table:
         return outer
     flags = read(_ROWS["supervision"], table, report, scale=scale)

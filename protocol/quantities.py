@@ -61,6 +61,14 @@ def count(value: object) -> int:
     return text
 
 
+def integer(value: object) -> int:
+    """Read a whole number, which may be below 0."""
+    below = isinstance(value, str) and value.strip().startswith("-")
+    if isinstance(value, int) and not isinstance(value, bool) and value < 0:
+        return -count(-value)
+    return -count(str(value).strip()[1:]) if below else count(value)
+
+
 def size(value: object) -> int:
     """Read a number of bytes: ``65535``, ``"4k"``, ``"1M"``, ``"2G"``; a k is 1024."""
     if isinstance(value, str) and len(value) < 19 and (match := _SIZE.fullmatch(value.strip())):

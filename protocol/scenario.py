@@ -30,6 +30,7 @@ from pyemperor.protocol.options import (
     Vassal,
     emperor_from,
     supervision_from,
+    supervision_under,
     vassal_from,
 )
 from pyemperor.protocol.parameters import declared, each_text, fill, scale_of
@@ -133,7 +134,9 @@ def load_scenario(
     parts = defaults(_FILE) | read(_FILE, table, report)
     if table.get("vassal", []) == [] and not parts["emperor"].get("emperor"):
         report.problem("no vassal", "[[vassal]]")
-    supervision = supervision_from(parts["supervision"], report.at("supervision"), scale=scale)
+    emperor = emperor_from(parts["emperor"], report.at("emperor"), base=base, scale=scale)
+    outer = supervision_under(emperor, scale)
+    supervision = supervision_from(parts["supervision"], report.at("supervision"), outer=outer, scale=scale)
     vassals = list(_vassals(parts["vassal"], report, base, scale, supervision))
     only = vassals[0][1].name if len(vassals) == 1 else ""
     loads = [
@@ -148,7 +151,6 @@ def load_scenario(
         expect_from(entry, report.at("expect", index), scale=scale)
         for index, entry in enumerate(parts["expect"])
     ]
-    emperor = emperor_from(parts["emperor"], report.at("emperor"), base=base, scale=scale)
     front = Front(**defaults(_FRONT) | read(_FRONT, parts["front"], report.at("front"), base=base))
     run = Run(**defaults(_RUN, scale) | read(_RUN, parts["run"], report.at("run"), scale=scale))
     check_addresses(vassals, front.listen if front.kind == "nginx" else None, report)

@@ -17,6 +17,7 @@ from pyemperor.protocol.quantities import (
     count,
     flag,
     fraction,
+    integer,
     megabytes,
     milliseconds,
     mode,
@@ -229,6 +230,7 @@ def _plain(name: str, expected: str, read: Callable[[object], Any], unit: str = 
 LATENCY = _plain("time", "a time", seconds, "seconds")
 TIME = Kind("time", "a time", LATENCY.read, "seconds", scale=lambda value, factor: value * factor)
 COUNT = _plain("count", "a whole number", count)
+INTEGER = _plain("integer", "a whole number", integer)
 NUMBER = _plain("number", "a number", number)
 FRACTION = _plain("fraction", "a number from 0 to 1", fraction)
 SIZE = _plain("size", "a number of bytes", size, "bytes")

@@ -96,6 +96,8 @@ class _Loader:
 
     def _read(self, name: str, path: str, section: str, at: Setting) -> list[Setting] | None:
         reader = _READERS.get(posixpath.splitext(path)[1].lower())
+        if reader is None and len(self._chain) == 1 and (name, section) == self._main:
+            reader = ini_settings  # emperor-extra-extension: whoever gives the first file knows what it is
         if reader is None:
             self._notes.problem(at, f"{name} has no ending that tells its format", " ".join(_READERS))
             return None

@@ -38,31 +38,31 @@ EMPEROR: tuple[Option, ...] = (
            "files", repeat=True),
     Option("emperor", "vassal-set", VARIABLE, (), "set this option of each vassal, before its own file: "
            "name=value", repeat=True, aliases=("vassals-set",)),
-    planned("emperor", "emperor-nofollow", FLAG, "look at symbolic links themselves, not at what they lead to",
-            why="a turned link and a changed target are both seen"),
-    planned("emperor", "emperor-extra-extension", TEXT, "further ending of vassal files", "emperor-extra-ext",
-            repeat=True),
-    refused("emperor", "emperor-tyrant", FLAG, "run each vassal as the owner of its file",
-            "without it vassals run as the Emperor's user: write uid and gid into their files"),
-    planned("emperor", "emperor-tyrant-nofollow", FLAG, "in tyrant mode, the owner of a link itself"),
-    planned("emperor", "emperor-tyrant-initgroups", FLAG, "in tyrant mode, with the owner's further groups"),
-    planned("emperor", "emperor-stats", ADDRESS, "serve statistics of the vassals as JSON",
-            "emperor-stats-server", why="pyemperor status --json"),
-    planned("emperor", "emperor-procname", TEXT, "title of the Emperor's process"),
+    Option("emperor", "emperor-nofollow", FLAG, False, "look at symbolic links themselves, not at what they lead "
+           "to: touch -h reloads, a changed target does not"),
+    Option("emperor", "emperor-extra-extension", TEXT, (), "further ending of vassal files, which are read as INI",
+           repeat=True, aliases=("emperor-extra-ext",)),
+    Option("emperor", "emperor-tyrant", FLAG, False, "run each vassal as the user and group that its file belongs "
+           "to, never as root"),
+    Option("emperor", "emperor-tyrant-nofollow", FLAG, False, "in tyrant mode, as the owner of a link itself"),
+    Option("emperor", "emperor-tyrant-initgroups", FLAG, False, "in tyrant mode, with the owner's further groups"),
+    Option("emperor", "emperor-stats", ADDRESS, None, "serve uWSGI's statistics of the vassals as JSON, one "
+           "document a connection", aliases=("emperor-stats-server",)),
+    Option("emperor", "emperor-procname", TEXT, "", "title of the Emperor's process"),
     Option("emperor", "emperor-on-demand-extension", TEXT, "", "start a vassal at its first connection, where "
            "a file of its name and this ending gives an address", aliases=("emperor-on-demand-ext",)),
     Option("emperor", "emperor-on-demand-directory", PATH, "", "start each vassal at its first connection to "
            "DIRECTORY/NAME.socket", aliases=("emperor-on-demand-dir",)),
     planned("emperor", "vassals-start-hook", TEXT, "command before a vassal starts", repeat=True),
     planned("emperor", "vassals-stop-hook", TEXT, "command after a vassal has ended", repeat=True),
+    Option("emperor", "emperor-throttle", MILLISECONDS, None, "first delay before a bad vassal starts again; "
+           "the next ones double: initial of [supervision] backoff, where a vassal has none of its own"),
+    Option("emperor", "emperor-max-throttle", MILLISECONDS, None, "longest delay before a bad vassal starts: "
+           "max of [supervision] backoff, where a vassal has none of its own"),
     accepted("emperor", "emperor-curse-tolerance", TIME, "time after which a vassal that was asked to stop is "
-             "killed", "the vassal's reload-mercy says so"),
-    accepted("emperor", "emperor-throttle", MILLISECONDS, "step of the delay between starts of a bad vassal",
-             "[supervision] has the delays: backoff"),
-    accepted("emperor", "emperor-max-throttle", MILLISECONDS, "longest delay between starts of a bad vassal",
-             "[supervision] has the delays: backoff"),
+             "killed", "each vassal's reload-mercy is that time; a shorter one would cut off its requests"),
     accepted("emperor", "emperor-no-blacklist", FLAG, "start a bad vassal again and again without delay",
-             "a changed file, or pyemperor absolve, ends every delay"),
+             "that would only keep the machine busy: a changed file, or pyemperor absolve, ends every delay"),
     accepted("emperor", "emperor-graceful-shutdown", FLAG, "let vassals finish their requests at the end",
              "it is always so"),
     accepted("emperor", "early-emperor", FLAG, "start the Emperor before privileges are dropped",

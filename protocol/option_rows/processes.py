@@ -4,7 +4,7 @@ Source: uWSGI's options; "The uWSGI cheaper subsystem"; "Managing the uWSGI serv
 """
 
 from pyemperor.protocol.tables import Option, accepted, planned
-from pyemperor.protocol.values import COUNT, FLAG, MEGABYTES, PATH, SIZE, TEXT, TIME
+from pyemperor.protocol.values import COUNT, FLAG, INTEGER, MEGABYTES, PATH, SIZE, TEXT, TIME
 
 _ALWAYS = "it is always so"
 
@@ -107,11 +107,14 @@ PROCESSES: tuple[Option, ...] = (
     accepted("vassal", "py-auto-reload", TIME, "reload when Python modules change", "scripts are read anew for "
              "each request"),
     # titles, scheduling
-    planned("vassal", "procname-prefix", TEXT, "put before the process titles", "procname-prefix-spaced"),
-    planned("vassal", "procname-append", TEXT, "put behind the process titles"),
-    planned("vassal", "procname", TEXT, "title of the processes"),
-    planned("vassal", "procname-master", TEXT, "title of the master"),
+    Option("vassal", "procname-prefix", TEXT, "", "put before the process titles"),
+    Option("vassal", "procname-prefix-spaced", TEXT, "", "the same, with a space between"),
+    Option("vassal", "procname-append", TEXT, "", "put behind the process titles"),
+    Option("vassal", "procname", TEXT, "", "title of the processes"),
+    Option("vassal", "procname-master", TEXT, "", "title of the master"),
     accepted("vassal", "auto-procname", FLAG, "set the process titles", _ALWAYS),
-    planned("vassal", "cpu-affinity", COUNT, "processors for each worker"),
-    planned("vassal", "prio", COUNT, "scheduling priority"),
+    Option("vassal", "cpu-affinity", COUNT, 0, "keep each worker and its scripts to so many processors, the first "
+           "worker to the first ones and so on; 0: to all"),
+    Option("vassal", "prio", INTEGER, 0, "nice value of the processes and their scripts, -20 to 19; below 0 takes "
+           "root", least=-20, most=19),
 )  # fmt: skip

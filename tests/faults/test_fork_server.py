@@ -235,6 +235,7 @@ def test_a_worker_is_forked_at_the_office_of_its_master_alone(machine: Machine) 
     assert int(child.ask("ids")[1]) == machine.process.pid
     assert sorted(child.ask("fds")[3:]) == ["listing", "socket"], "a worker has no office"
     strangers = [worker("other"), worker(uid="nobody"), worker(gid="daemon"), master("app")]
+    strangers.append(worker(logto="/etc/passwd"))  # which would be opened before root's rights are dropped
     refusals = [office.refused(birth) for birth in strangers] + [machine.emperor.refused(worker())]
     assert {refusal.errno for refusal in refusals} == {errno.EPERM}
     assert "does not fork worker:other/1" in refusals[0].reason

@@ -19,6 +19,7 @@ from pyemperor.protocol.options import (
     emperor_from,
     seconds,
     supervision_from,
+    supervision_under,
     vassal_from,
 )
 from pyemperor.protocol.quantities import flag, mode, size
@@ -86,7 +87,7 @@ def test_what_is_honoured_has_a_field_and_every_field_has_a_row(scope: str) -> N
     struct = STRUCTS[scope]
     honoured = {row.field for row in OPTIONS if row.scope == scope and row.status == "honoured"}
     fields = {field.name for field in msgspec.structs.fields(struct)} - {"name"}
-    assert fields - {"supervision"} <= honoured
+    assert fields - {"supervision", "owner"} <= honoured
     assert all(hasattr(struct, field) for field in honoured)
 
 
@@ -316,3 +317,12 @@ def test_the_published_vassal_file_is_understood_line_by_line() -> None:
     without_effect = {note.key for note in notes.warnings}
     ignored = {"plugins", "master", "no-orphans", "vacuum"}
     assert without_effect == ignored
+
+
+def test_throttles_are_the_delays_of_whoever_asks_for_none() -> None:
+    usual = supervision_under(EmperorOptions()).backoff
+    assert (usual.initial, usual.max) == (0.1, 60.0)
+    slow = supervision_under(EmperorOptions(emperor_throttle=90.0)).backoff
+    assert (slow.initial, slow.max) == (90.0, 90.0)
+    both = supervision_under(EmperorOptions(emperor_throttle=2.0, emperor_max_throttle=180.0), 0.5).backoff
+    assert (both.initial, both.max) == (1.0, 90.0)

@@ -1,0 +1,88 @@
+"""The files that one reading of a configuration opened or looked for, each in the version that was read."""
+
+import hashlib
+import os
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
+
+from pyemperor.actors.credentials import acting_as
+from pyemperor.actors.small_file import contents, open_small
+from pyemperor.protocol.options import Owner
+
+_T = TypeVar("_T")
+
+
+class Opened:
+    """Reads files for one configuration, each once. ``owner`` is the one in whose name all of it is done."""
+
+    def __init__(self, owner: Owner | None = None) -> None:
+        self.owner = owner
+        #: By path, the version that was read; None: there was nothing to read.
+        self.versions: dict[str, Hashable | None] = {}
+        self._texts: dict[str, str] = {}
+        #: By path, what stat(2) said and the version; the third: whether it may be trusted.
+        self._cache: dict[str, tuple[Hashable, Hashable, bool]] = {}
+
+    def read(self, path: str) -> str:
+        """The text of a file; raises OSError or UnicodeDecodeError."""
+        path = os.path.abspath(path)
+        if path not in self._texts:
+            self.versions[path] = None
+            with acting_as(self.owner):
+                fd = open_small(path)
+            try:
+                self.take(path, fd)
+            finally:
+                os.close(fd)
+        return self._texts[path]
+
+    def ask(self, question: Callable[[str], _T], path: str) -> _T:
+        """What the owner would be told of ``path``."""
+        with acting_as(self.owner):
+            return question(path)
+
+    def take(self, path: str, fd: int) -> None:
+        """Read ``path`` from a descriptor that is open already."""
+        data, version = _contents(fd, path)
+        self.versions[path] = version
+        self._texts[path] = data.decode("utf-8")
+
+    def done(self) -> None:
+        """All is read: keep the versions only."""
+        self._texts.clear()
+
+    def included(self) -> Mapping[str, Hashable]:
+        """The versions that were read; what was not there has none."""
+        return {path: version for path, version in self.versions.items() if version is not None}
+
+    def now(self) -> Mapping[str, Hashable]:
+        """The versions that the same files have now, to whom read them."""
+        with acting_as(self.owner):
+            looks = {path: self._look(path) for path in self.versions}
+        return {path: version for path, version in looks.items() if version is not None}
+
+    def _look(self, path: str) -> Hashable | None:
+        try:
+            found = os.stat(path)
+            seen = (found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino, found.st_size)
+            before = self._cache.get(path)
+            if before is not None and before[0] == seen and before[2]:
+                return before[1]
+            fd = open_small(path)
+            try:
+                _, version = _contents(fd, path)
+            finally:
+                os.close(fd)
+        except OSError:
+            return None
+        # Two edits within one tick of the clock look alike: what looks alike twice has its last edit before.
+        self._cache[path] = seen, version, before is not None and before[:2] == (seen, version)
+        return version
+
+
+def _contents(fd: int, path: str) -> tuple[bytes, Hashable]:
+    """What is in a file, and its version: time, device, inode and digest."""
+    found = os.fstat(fd)
+    data = contents(fd, path)
+    digest = hashlib.blake2b(data, digest_size=16).digest()
+    return data, (found.st_mtime_ns, found.st_dev, found.st_ino, digest)
