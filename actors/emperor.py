@@ -132,6 +132,7 @@ class Emperor(Realm):
             probe=self.lease.probe,
             log_style=self._options.log_style,
             traced=self.journal.up is not None,
+            before=self._options.before_vassals,
         )
         if vassal.heartbeat > birth.beat:
             text = (

@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from pyemperor.protocol.ancillary import Ancillary
 from pyemperor.protocol.cgi_options import CGI_OPTIONS, check_cgi
+from pyemperor.protocol.hooks import Step, named
 from pyemperor.protocol.option_rows.ancillary import ANCILLARY
 from pyemperor.protocol.option_rows.emperor import EMPEROR
 from pyemperor.protocol.option_rows.identity import IDENTITY
@@ -96,6 +98,9 @@ class EmperorOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     vassals_inherit: tuple[str, ...] = _default("emperor", "vassals-inherit")
     vassals_inherit_before: tuple[str, ...] = _default("emperor", "vassals-inherit-before")
     vassal_set: tuple[tuple[str, str], ...] = _default("emperor", "vassal-set")
+    vassals_start_hook: tuple[Step, ...] = _default("emperor", "vassals-start-hook")
+    exec_as_vassal: tuple[Step, ...] = _default("emperor", "exec-as-vassal")
+    hook_as_vassal: tuple[Step, ...] = _default("emperor", "hook-as-vassal")
     #: Name or number; "" leaves it.
     uid: str = _default("emperor", "uid")
     gid: str = _default("emperor", "gid")
@@ -123,6 +128,15 @@ class EmperorOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     #: "true", a format of strftime(3), or "" for none.
     log_date: str = _default("emperor", "log-date")
 
+    @property
+    def before_vassals(self) -> tuple[Step, ...]:
+        """What is done before a vassal starts, as uWSGI orders it."""
+        return (
+            *named("vassals-start-hook", self.vassals_start_hook),
+            *named("hook-as-vassal", self.hook_as_vassal),
+            *named("exec-as-vassal", self.exec_as_vassal),
+        )
+
 
 class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The delay before a restart: ``initial * factor**n`` seconds up to ``max``, plus or minus ``jitter``."""
@@ -146,7 +160,7 @@ class Supervision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     backoff: Backoff = Backoff()
 
 
-class Vassal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+class Vassal(Ancillary, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """The honoured options of one vassal. Times are seconds, sizes bytes, paths absolute."""
 
     name: str

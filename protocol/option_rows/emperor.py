@@ -1,5 +1,6 @@
 """Options of the Emperor itself. Source: uWSGI, "The uWSGI Emperor", and its core/emperor.c."""
 
+from pyemperor.protocol.hooks import COMMAND, HOOK, PROGRAM
 from pyemperor.protocol.tables import Option, accepted, planned, refused
 from pyemperor.protocol.values import (
     ADDRESS,
@@ -53,8 +54,14 @@ EMPEROR: tuple[Option, ...] = (
             "of this ending beside it has the address", "emperor-on-demand-ext"),
     planned("emperor", "emperor-on-demand-directory", PATH, "start a vassal at its first connection to "
             "DIRECTORY/NAME.socket", "emperor-on-demand-dir"),
-    planned("emperor", "vassals-start-hook", TEXT, "command before a vassal starts", repeat=True),
-    planned("emperor", "vassals-stop-hook", TEXT, "command after a vassal has ended", repeat=True),
+    Option("emperor", "vassals-start-hook", PROGRAM, (), "program that is run with a vassal's name before the "
+           "vassal starts; its failure is only logged", repeat=True),
+    planned("emperor", "vassals-stop-hook", TEXT, "command after a vassal has ended",
+            why="exec-as-user-atexit of the vassal", repeat=True),
+    Option("emperor", "exec-as-vassal", COMMAND, (), "command that is run before a vassal starts, as the "
+           "Emperor's user", repeat=True),
+    Option("emperor", "hook-as-vassal", HOOK, (), "hook that is carried out before a vassal starts, as the "
+           "Emperor's user", repeat=True),
     accepted("emperor", "emperor-curse-tolerance", TIME, "time after which a vassal that was asked to stop is "
              "killed", "the vassal's reload-mercy says so"),
     accepted("emperor", "emperor-throttle", MILLISECONDS, "step of the delay between starts of a bad vassal",
@@ -86,7 +93,7 @@ EMPEROR: tuple[Option, ...] = (
       for name in ("hook-as-emperor", "exec-as-emperor", "call-as-emperor", "call-as-emperor1",
                    "call-as-emperor2", "call-as-emperor4", "mount-as-emperor", "umount-as-emperor")),
     *(planned("emperor", name, TEXT, "run this before a vassal's process starts", repeat=True)
-      for name in ("exec-as-vassal", "hook-as-vassal", "call-as-vassal", "call-as-vassal1", "call-as-vassal3",
+      for name in ("call-as-vassal", "call-as-vassal1", "call-as-vassal3",
                    "mount-as-vassal", "umount-as-vassal")),
     planned("emperor", "hook-emperor-start", TEXT, "run this when the Emperor starts", repeat=True),
     planned("emperor", "emperor-command-socket", PATH, "take commands at this socket", why="control-socket",
@@ -95,10 +102,8 @@ EMPEROR: tuple[Option, ...] = (
     planned("vassal", "vassal-sos", TIME, "ask the Emperor for help when all workers are busy",
             why="give the vassal more processes"),
     planned("vassal", "vassal-sos-backlog", COUNT, "ask for help when so many connections wait"),
-    *(planned("vassal", name, TEXT, meaning, repeat=True)
-      for name, meaning in (("hook-emperor-stop", "run this when the Emperor says stop"),
-                            ("hook-emperor-reload", "run this when the Emperor says reload"),
-                            ("hook-emperor-lost", "run this when the Emperor is gone"))),
+    planned("vassal", "hook-emperor-reload", TEXT, "run this when the Emperor says reload",
+            why="a reload starts a new generation: hook-master-start", repeat=True),
     refused("vassal", "emperor-proxy-socket", PATH, "pass the link to the Emperor on",
             "only the Emperor's own children are vassals"),
     refused("vassal", "zerg", PATH, "take sockets from another instance", "the Emperor owns the sockets: one "

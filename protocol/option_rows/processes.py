@@ -92,7 +92,6 @@ PROCESSES: tuple[Option, ...] = (
     *(planned("vassal", name, PATH, meaning, repeat=True, why="touch the vassal's file, or pyemperor reload NAME")
       for name, meaning in (("touch-workers-reload", "replace the workers when this file is touched"),
                             ("fs-reload", "reload when this file or folder changes"))),
-    planned("vassal", "touch-exec", TEXT, "run a command when a file is touched: file command", repeat=True),
     planned("vassal", "touch-signal", TEXT, "raise a uwsgi signal when a file is touched", repeat=True),
     planned("vassal", "reload-on-fd", TEXT, "reload when a descriptor can be read", "brutal-reload-on-fd",
             repeat=True),
