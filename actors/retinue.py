@@ -173,9 +173,6 @@ class Retinue:
                 self._start.clear()
                 self._starting = ""
                 self._master.give_up(ended.detail)
-            elif failed:
-                text = f"{birth.actor}: {ended.detail}"
-                self._overseer.journal.log("ERROR", text, self._overseer.system.now())
 
     def group_gone(self, group: str) -> None:
         """An attendant has ended for good."""

@@ -5,6 +5,7 @@ from functools import lru_cache
 from zlib import crc32
 
 from pyemperor.cli.lines import (
+    ATTENDANTS,
     BOLD,
     CYAN,
     DIM,
@@ -74,7 +75,7 @@ class Pretty:
 
     def _line(self, level: str, actor: str, wall: float, text: str) -> str:
         level = _LEVELS.get(level, level)
-        name = printable(actor.partition(":")[2] or actor)
+        name = printable(_name(actor))
         stamp = f"{_clock(int(wall))}.{int(wall % 1 * 1000):03d}"
         if self._colour:
             padding = " " * (_WIDTH - len(name))
@@ -87,6 +88,15 @@ class Pretty:
 
     def _paint(self, text: str, colour: str) -> str:
         return paint(text, colour) if self._colour else text
+
+
+def _name(actor: str) -> str:
+    """``app`` for ``master:app``, ``app/1`` for its first worker, ``app/daemon/1`` for its first daemon."""
+    kind, _, name = actor.partition(":")
+    if kind not in ATTENDANTS:
+        return name or actor
+    vassal, slash, part = name.rpartition("/")
+    return f"{vassal}/{kind}/{part}" if slash else f"{name}/{kind}"
 
 
 @lru_cache(maxsize=4)
@@ -137,10 +147,10 @@ def _state_words(entry: Entry, before: Before) -> tuple[str, str]:
     because = f": {reason}" if reason else ""
     match entry.state:
         case State.READY if before.state != State.SUSPECT:
-            if before.again:
+            if before.again and not entry.attendant:
                 return "INFO", "ready again"
             # Whoever reads that the vassal is ready knows it of its workers.
-            return "DEBUG" if entry.worker else "INFO", "ready"
+            return "DEBUG" if entry.worker or entry.attendant else "INFO", "ready"
         case State.SUSPECT:
             return "WARNING", "silent: asking it whether it lives"
         case State.CONVICTED:
@@ -148,7 +158,7 @@ def _state_words(entry: Entry, before: Before) -> tuple[str, str]:
         case State.STOPPING:
             if reason:  # nobody asked it to
                 return "WARNING", f"{reason}: it finishes what it accepted"
-            return "DEBUG" if entry.worker else "INFO", "stopping"
+            return "DEBUG" if entry.worker or entry.attendant else "INFO", "stopping"
         case State.KILLING:
             return "WARNING", "killing it" + because
         case State.BACKOFF:
@@ -160,7 +170,10 @@ def _state_words(entry: Entry, before: Before) -> tuple[str, str]:
         case State.ABSENT if before.state == State.KILLING:
             return "INFO", "ended"  # why was said before
         case State.ABSENT if before.ending:
-            return "DEBUG" if entry.worker else "INFO", "ended" + because
+            return "DEBUG" if entry.worker or entry.attendant else "INFO", "ended" + because
+        case State.ABSENT if entry.attendant:
+            # "exit code 0" alone: it has done what it was for.
+            return ("DEBUG", "done") if reason == "exit code 0" else ("WARNING", f"ended{because}")
         case State.ABSENT:
             return "WARNING", "died" + because
     return "DEBUG", entry.state.lower() + because

@@ -35,7 +35,7 @@ class Uwsgi:
         before = self._history.before(entry)
         stamp = f"{_strftime(self._date, int(wall)) if self._date else _ctime(int(wall))} - "
         if entry.event == "state":
-            words = self._worker_state if entry.worker else _vassal_state
+            words = _attendant_state if entry.attendant else self._worker_state if entry.worker else _vassal_state
             lines = words(entry, before, stamp)
         else:
             lines = _event(entry, stamp)
@@ -101,6 +101,18 @@ class Uwsgi:
             case State.EXILED:
                 return [f"{mine} stays down: {entry.reason}"]
         return []
+
+
+def _attendant_state(entry: Entry, before: Before, _stamp: str) -> list[str]:
+    me = f"[uwsgi-daemons] {entry.actor}"
+    match entry.state:
+        case State.BACKOFF | State.CURSED:
+            return [f"{me} respawning too fast !!! {entry.reason}"]
+        case State.KILLING | State.CONVICTED:
+            return [f"{me} (pid: {entry.pid}) is killed: {entry.reason}"]
+        case State.ABSENT if not before.ending and entry.reason != "exit code 0":
+            return [f"{me} (pid: {entry.pid}) ended: {entry.reason}"]
+    return []
 
 
 def _vassal_state(entry: Entry, before: Before, stamp: str) -> list[str]:

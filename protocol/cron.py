@@ -114,7 +114,8 @@ def cron(value: object, _base: str = "") -> Cron:
     if len(words) <= len(_RANGES):
         raise ValueError('write five numbers and a command: "0 3 -1 -1 -1 command"')
     fields = [_field(name, word) for name, word in zip(_RANGES, words, strict=False)]
-    return Cron(words[-1].strip(), *fields)
+    minute, hour, day, month, week = fields
+    return Cron(words[-1].strip(), minute, hour, day, month, week)
 
 
 def unique_cron(value: object, base: str = "") -> Cron:
@@ -143,8 +144,8 @@ def cron2(value: object, _base: str = "") -> Cron:
             raise ValueError("there are no legions here: leave legion out")
         else:
             raise ValueError(f"no key {key!r}: {suggest(key, [*_RANGES, *_OTHER_KEYS])}")
-    times = [fields.get(name, -1) for name in _RANGES]
-    return Cron(command.strip(), *times, unique=unique, harakiri=harakiri)
+    minute, hour, day, month, week = (fields.get(name, -1) for name in _RANGES)
+    return Cron(command.strip(), minute, hour, day, month, week, unique, harakiri)
 
 
 def _field(name: str, word: str) -> int:

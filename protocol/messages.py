@@ -196,7 +196,7 @@ class Birth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def actor(self) -> str:
-        """The address in logs, traces and scenario files: ``master:NAME``, ``worker:NAME/N``, ``hook:NAME/root``."""
+        """The address in logs, traces, scenario files: ``master:NAME``, ``worker:NAME/N``, ``hook:NAME/PHASE``."""
         part = self.phase or self.index
         return f"{self.kind}:{self.vassal.name}" + (f"/{part}" if part else "")
 

@@ -1,4 +1,4 @@
-"""Commands of attendants in simulated time: none is run. A step takes no time; a daemon runs until it is ended."""
+"""Commands of attendants in simulated time: none is run. A step takes no time, but ``sleep 5``; a daemon lasts."""
 
 from pyemperor.actors.program import ProgramEnded
 from pyemperor.actors.simulation.processes import SimulatedInbox
@@ -6,7 +6,7 @@ from pyemperor.protocol.hooks import Step
 
 
 class SimulatedHands:
-    """Hands that touch nothing (see ``attendant.Hands``). Whatever is signalled ends."""
+    """Hands that touch nothing (see ``attendant.Hands``). What is ``lasting`` ends when it is signalled."""
 
     def __init__(self, inbox: SimulatedInbox, *, lasting: bool) -> None:
         self._inbox = inbox
@@ -15,8 +15,9 @@ class SimulatedHands:
 
     def run(self, argv: list[str], directory: str = "") -> int:
         self._pid += 1
+        word, _, seconds = argv[-1].partition(" ")
         if not self._lasting:
-            self._inbox.after(0, ProgramEnded(self._pid, ""))
+            self._inbox.after(float(seconds) if word == "sleep" else 0.0, ProgramEnded(self._pid, ""))
         return self._pid
 
     def follow(self, pid: int) -> None:
