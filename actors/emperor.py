@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from pyemperor.actors.actor import Down, System
 from pyemperor.actors.administration import Dismiss, Govern, Outcome, Refuse, Reload, Stop
 from pyemperor.actors.detector import Lease, beat_interval
+from pyemperor.actors.farewell import Farewell
 from pyemperor.actors.host import Host, HostClosed, HostLost
 from pyemperor.actors.journal import Journal
 from pyemperor.actors.overseer import Overseer
@@ -83,6 +84,7 @@ class Emperor(Realm):
         self._closed = False
         self._longest_mercy = 0.0
         self._hosts = Budget(_HOSTS, _HOSTS_PERIOD)
+        self._farewell = Farewell(self, options.after_vassals)
 
     host: ImperialHost
 
@@ -187,8 +189,16 @@ class Emperor(Realm):
         self.halt_all()
         self._finish()
 
+    def child_down(self, child: str) -> None:
+        self._farewell.child_down(child)
+        super().child_down(child)
+
     def group_gone(self, group: str, reason: str) -> None:
-        super().group_gone(group, reason)
+        if not self._farewell.group_gone(group):
+            birth, (province, _) = self._births[group], self._owners[group]
+            super().group_gone(group, reason)
+            if not province.claims:
+                self._farewell.bid(birth)
         self._finish()
 
     def _finish(self) -> None:

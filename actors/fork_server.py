@@ -238,14 +238,14 @@ class ForkServer:
     def _fork(self, office: _Office, request: Fork, fds: list[int]) -> None:
         birth = request.birth
         allowed = office.vassal
-        if birth.privileged and allowed is not None and office.privileged:
+        if birth.privileged and allowed is not None:
+            if not office.privileged:
+                self._answer(office, ForkFailed(request.id, errno.EPERM, "hooks run as root once, at the start"))
+                return
             # Whatever the master asks for: what is done is what the Emperor has read in the vassal's file.
-            birth = msgspec.structs.replace(allowed, kind="hook", phase=birth.phase)
+            birth = msgspec.structs.replace(allowed, kind="hook", phase="root")
             office.privileged = False
-        elif birth.privileged:
-            self._answer(office, ForkFailed(request.id, errno.EPERM, "hooks run as root once, at the start"))
-            return
-        if (birth.kind != "master") != (allowed is not None) or (
+        if (birth.kind == "master" if allowed else birth.kind != "master" and not birth.privileged) or (
             allowed is not None
             and (birth.vassal.name, birth.vassal.uid, birth.vassal.gid)
             != (allowed.vassal.name, allowed.vassal.uid, allowed.vassal.gid)

@@ -177,9 +177,9 @@ class Birth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     beat: float
     #: Number of the worker, daemon or cron from 1; 0 for others.
     index: int = 0
-    #: What a hook carries out: one of ``hooks.PHASES``.
+    #: What a hook carries out: one of ``hooks.PHASES``, or "ended", which is the Emperor's.
     phase: str = ""
-    #: What the Emperor has done before the vassal's own hooks, as its own user.
+    #: What the Emperor has done before the vassal's own hooks of that phase, as its own user.
     before: tuple[Step, ...] = ()
     #: How a master judges its workers.
     tolerance: float = 30.0
@@ -203,12 +203,12 @@ class Birth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def steps(self) -> tuple[Step, ...]:
         """What a hook carries out, in order."""
-        return (self.before if self.phase == "root" else ()) + steps(self.vassal, self.phase)
+        return (self.before if self.privileged else ()) + steps(self.vassal, self.phase)
 
     @property
     def privileged(self) -> bool:
         """Whether this is done as the Emperor's user, not as the vassal's."""
-        return self.phase == "root"
+        return self.phase in ("root", "ended")
 
     @property
     def title(self) -> str:

@@ -99,6 +99,7 @@ class EmperorOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     vassals_inherit_before: tuple[str, ...] = _default("emperor", "vassals-inherit-before")
     vassal_set: tuple[tuple[str, str], ...] = _default("emperor", "vassal-set")
     vassals_start_hook: tuple[Step, ...] = _default("emperor", "vassals-start-hook")
+    vassals_stop_hook: tuple[Step, ...] = _default("emperor", "vassals-stop-hook")
     exec_as_vassal: tuple[Step, ...] = _default("emperor", "exec-as-vassal")
     hook_as_vassal: tuple[Step, ...] = _default("emperor", "hook-as-vassal")
     #: Name or number; "" leaves it.
@@ -136,6 +137,11 @@ class EmperorOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
             *named("hook-as-vassal", self.hook_as_vassal),
             *named("exec-as-vassal", self.exec_as_vassal),
         )
+
+    @property
+    def after_vassals(self) -> tuple[Step, ...]:
+        """What is done when a vassal has ended."""
+        return named("vassals-stop-hook", self.vassals_stop_hook)
 
 
 class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -56,8 +56,8 @@ EMPEROR: tuple[Option, ...] = (
             "DIRECTORY/NAME.socket", "emperor-on-demand-dir"),
     Option("emperor", "vassals-start-hook", PROGRAM, (), "program that is run with a vassal's name before the "
            "vassal starts; its failure is only logged", repeat=True),
-    planned("emperor", "vassals-stop-hook", TEXT, "command after a vassal has ended",
-            why="exec-as-user-atexit of the vassal", repeat=True),
+    Option("emperor", "vassals-stop-hook", PROGRAM, (), "program that is run with a vassal's name when the vassal "
+           "has ended for good", repeat=True),
     Option("emperor", "exec-as-vassal", COMMAND, (), "command that is run before a vassal starts, as the "
            "Emperor's user", repeat=True),
     Option("emperor", "hook-as-vassal", HOOK, (), "hook that is carried out before a vassal starts, as the "
@@ -95,7 +95,8 @@ EMPEROR: tuple[Option, ...] = (
     *(planned("emperor", name, TEXT, "run this before a vassal's process starts", repeat=True)
       for name in ("call-as-vassal", "call-as-vassal1", "call-as-vassal3",
                    "mount-as-vassal", "umount-as-vassal")),
-    planned("emperor", "hook-emperor-start", TEXT, "run this when the Emperor starts", repeat=True),
+    planned("emperor", "hook-emperor-start", TEXT, "run this when the Emperor starts",
+            why="ExecStartPre= of its systemd unit", repeat=True),
     planned("emperor", "emperor-command-socket", PATH, "take commands at this socket", why="control-socket",
             repeat=True),
     # in a vassal

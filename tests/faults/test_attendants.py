@@ -1,4 +1,4 @@
-"""Programs beside the workers and hooks, on real processes: who runs, who is restarted, and that nothing is left."""
+"""Programs beside the workers and hooks, on real processes: who runs, who comes back, and that nothing is left."""
 
 import os
 import signal
@@ -58,7 +58,8 @@ def vassal(options: str) -> str:
 
 
 def test_a_daemon_has_a_clean_slate_and_its_words_are_in_the_log(serve: Serve) -> None:
-    server = serve({"app": vassal('env = ["A=b"]\nattach-daemon = "echo $A $$; ls /proc/self/fd; exec sleep 1000"')})
+    command = "echo $A $$; ls /proc/self/fd; exec sleep 1000"
+    server = serve({"app": vassal(f'env = ["A=b"]\nattach-daemon = "{command}"')})
     server.ready("master:app", "daemon:app/1")
     (pid,) = said(server, "daemon:app/1", "b ")
     assert os.getsid(int(pid)) == os.getpgid(int(pid)) == int(pid)
@@ -287,6 +288,57 @@ def test_a_reload_whose_hook_fails_leaves_the_old_one_serving(serve: Serve, fold
     assert "exec-as-user = test ! -e broken: exit code 1" in refused["message"]
     assert "generation 1 serves on" in refused["message"]
     assert server.get() == (200, "hello \n")
+    assert server.stop() == 0
+
+
+def test_the_emperor_says_farewell_to_a_vassal_once_and_not_at_a_reload(serve: Serve, folder: Path) -> None:
+    (folder / "stop").write_text("#!/bin/sh\necho stopped $1\nexit 3\n")
+    (folder / "stop").chmod(0o755)
+    server = serve({"app": QUICK, "other": QUICK}, 'vassals-stop-hook = "./stop"')
+    server.ready("master:app", "master:other")
+    server.signal("emperor", signal.SIGHUP)
+    for name in ("app", "other"):
+        server.until(actor=f"master:{name}", event="reloaded")
+        server.until(actor=f"master:{name}", event="exit")
+    assert not server.since(actor="hook:app/ended")
+    server.mark()
+    assert server.stop() == 0, "as uWSGI, whose Emperor forgets to stop its vassals then"
+    for name in ("app", "other"):
+        assert len(server.since(actor=f"hook:{name}/ended", message=f"stopped {name}")) == 1
+
+
+def test_a_farewell_that_hangs_holds_up_nobody_else(serve: Serve) -> None:
+    server = serve({"app": f'hook-timeout = "500ms"\n{QUICK}'}, 'vassals-stop-hook = "./hang"')
+    (server.folder / "hang").write_text("#!/bin/sh\necho pid $$\nexec sleep 1000\n")
+    (server.folder / "hang").chmod(0o755)
+    server.ready("master:app")
+    server.signal("emperor", signal.SIGTERM)
+    (pid,) = said(server, "hook:app/ended", "pid ")
+    assert server.over() == 0
+    assert ended(int(pid))
+
+
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGTERM, "stop"), (signal.SIGKILL, "lost")])
+def test_hooks_of_what_the_emperor_says(serve: Serve, folder: Path, number: int, word: str) -> None:
+    options = 'hook-emperor-stop = "appendn:said stop"\nhook-emperor-lost = "appendn:said lost"'
+    server = serve({"app": vassal(options)})
+    server.ready("master:app")
+    server.signal("emperor", number)
+    server.over()
+    assert (folder / "said").read_text() == f"{word}\n"
+
+
+def test_attendants_outlive_the_fork_server(serve: Serve) -> None:
+    server = serve({"app": vassal('attach-daemon = "echo pid $$; exec sleep 1000"')})
+    server.ready("master:app")
+    (pid,) = said(server, "daemon:app/1", "pid ")
+    server.signal("fork-server", signal.SIGKILL)
+    server.until(actor="fork-server", event="restart")
+    assert not ended(int(pid))
+    server.mark()
+    os.kill(int(pid), signal.SIGKILL)
+    (another,) = said(server, "daemon:app/1", "pid ")
+    assert another != pid
     assert server.stop() == 0
 
 

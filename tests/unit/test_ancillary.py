@@ -83,7 +83,8 @@ def test_hooks_that_are_refused(text: str, remedy: str) -> None:
 
 
 def test_a_secret_is_not_shown() -> None:
-    vassal = Vassal("v", hook_as_user=(hook("!exec:login secret"), hook("exec:true")), exec_as_user=(command("x"),))
+    hooks = hook("!exec:login secret"), hook("exec:true")
+    vassal = Vassal("v", hook_as_user=hooks, exec_as_user=(command("x"),))
     assert list(map(str, steps(vassal, "user"))) == [
         "hook-as-user = exec:***", "hook-as-user = exec:true", "exec-as-user = x",
     ]  # fmt: skip
@@ -112,12 +113,13 @@ def test_crons_as_users_write_them() -> None:
     "text", ["* * * * * x", "1 2 3 4 5", "60 0 -1 -1 -1 x", "0 24 -1 -1 -1 x", "0 0 -1 -1 8 x", "x"]
 )
 def test_schedules_that_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="write|goes to"):
+    with pytest.raises(ValueError, match=r"write|goes to"):
         cron(text)
 
 
 def test_keys_of_cron2_that_are_refused() -> None:
-    for text, remedy in (("hour=3", "command"), ("legion=x y", "legion"), ("min=3 x", "minute"), ("day=40 x", "31")):
+    cases = {"hour=3": "command", "legion=x y": "legion", "min=3 x": "minute", "day=40 x": "31"}
+    for text, remedy in cases.items():
         with pytest.raises(ValueError, match=remedy):
             cron2(text)
 
