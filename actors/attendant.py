@@ -130,15 +130,14 @@ class Attendant(Actor):
         """Log, as this attendant."""
         self.journal.log(level, text, self._now)
 
-    def run(self, argv: list[str], directory: str = "") -> bool:
-        """Run a program; if it cannot be started, fail, and return False."""
+    def run(self, argv: list[str], directory: str = "") -> str:
+        """Run a program; the value is why it cannot be started, "" when it was."""
         try:
             self.pid = self.hands.run(argv, directory)
         except OSError as error:
-            where = f"{directory}: " if directory and error.filename == directory else ""
-            self.fail(f"{argv[-1]}: {where}{error.strerror}")
-            return False
-        return True
+            where = f"{error.filename}: " if error.filename else ""
+            return f"{where}{error.strerror}"
+        return ""
 
     def fail(self, why: str) -> None:
         """Tell the master why this cannot go on, and end."""
@@ -186,6 +185,7 @@ class Errand(Attendant):
         self._limit = limit
         self._step: Step | None = None
         self._number = 0
+        self._overdue = False
 
     def begin_work(self) -> None:
         self._next()
@@ -195,14 +195,25 @@ class Errand(Attendant):
             step = self._step = self._steps.popleft()
             self._number += 1
             self.log("INFO", f"running {step}")
-            if step.verb in ("exec", "safeexec", "program"):
-                if self.run(self._argv(step)) and self._limit:
+            runs = step.verb in ("exec", "safeexec", "program")
+            why = self.run(self._argv(step)) if runs else self._perform(step)
+            if not self._go_on(step, why):
+                return
+            if runs and not why:
+                self._overdue = False
+                if self._limit:
                     self.after(self._limit, _Late(self._number))
                 return
-            if why := self._perform(step):
-                self.fail(f"{step}: {why}")
-                return
         self.done()
+
+    def _go_on(self, step: Step, why: str) -> bool:
+        """Whether what went wrong with a step, "" for nothing, lets the next one be carried out."""
+        if why and step.verb not in ("safeexec", "program"):
+            self.fail(f"{step}: {why}")
+            return False
+        if why:
+            self.log("WARNING", f"{step}: {why}")
+        return True
 
     def done(self) -> None:
         """All steps have been carried out."""
@@ -230,18 +241,16 @@ class Errand(Attendant):
         return ""
 
     def ended(self, pid: int, how: str) -> None:
-        step = self._step
-        if how and step is not None and step.verb == "exec":
-            self.fail(f"{step}: {how}")
-            return
-        if how:
-            self.log("WARNING", f"{step}: {how}")
-        self._next()
+        assert self._step is not None
+        if self._overdue:
+            how = f"it did not end within {self._limit:g} s"
+        if self._go_on(self._step, how):
+            self._next()
 
     def work(self, message: Any) -> None:
         if isinstance(message, _Late) and message.number == self._number and self.pid:
+            self._overdue = True
             self.hands.signal(self.pid, _SIGKILL)
-            self.fail(f"{self._step}: it did not end within {self._limit:g} s")
 
 
 class Watch(Errand):
@@ -261,7 +270,6 @@ class Watch(Errand):
     def fail(self, why: str) -> None:
         """Log it, and go on with the others."""
         self.log("ERROR", why)
-        self.pid = 0
         self._next()
 
     def work(self, message: Any) -> None:
@@ -306,7 +314,8 @@ class Service(Attendant):
             self.log("INFO", f"{daemon.command}: runs already, says {daemon.pidfile}: pid {pid}")
             return
         self._foreign = False
-        if not self.run(["/bin/sh", "-c", daemon.command], daemon.chdir):
+        if why := self.run(["/bin/sh", "-c", daemon.command], daemon.chdir):
+            self.fail(f"{daemon.command}: {why}")
             return
         self.log("INFO", f"{daemon.command}: started, pid {self.pid}")
         if daemon.pidfile and daemon.foreground:

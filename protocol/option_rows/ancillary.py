@@ -60,7 +60,8 @@ ANCILLARY: tuple[Option, ...] = (
     *(refused("vassal", f"call-{phase}", TEXT, f"call a function of a C library {when}",
               f"run a program: exec-{phase}", repeat=True)
       for phase, when in _PHASES.items()),
-    planned("vassal", "daemons-honour-stdin", TEXT, "let daemons keep the standard input"),
+    planned("vassal", "daemons-honour-stdin", TEXT, "let daemons keep the standard input",
+            why="daemons read /dev/null: write COMMAND < FILE"),
     *(planned("vassal", name, kind, meaning, why=_INSIDE, repeat=True)
       for name, kind, meaning in (("mule", TEXT, "a process for other work"),
                                   ("farm", TEXT, "a group of mules"),

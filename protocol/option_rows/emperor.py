@@ -15,7 +15,7 @@ from pyemperor.protocol.values import (
     choice,
 )
 
-_HOOK = "what runs in the Emperor's process could hang it"
+_HOOK = "hook-accepting1 in the vassals' files, or vassals-start-hook"
 _CLONE = "use systemd's PrivateTmp=, ProtectSystem= and the like for the service"
 
 EMPEROR: tuple[Option, ...] = (
@@ -92,7 +92,8 @@ EMPEROR: tuple[Option, ...] = (
     *(refused("emperor", name, TEXT, "run this in the Emperor when a vassal has started", _HOOK, repeat=True)
       for name in ("hook-as-emperor", "exec-as-emperor", "call-as-emperor", "call-as-emperor1",
                    "call-as-emperor2", "call-as-emperor4", "mount-as-emperor", "umount-as-emperor")),
-    *(planned("emperor", name, TEXT, "run this before a vassal's process starts", repeat=True)
+    *(planned("emperor", name, TEXT, "run this before a vassal's process starts", why="exec-as-vassal",
+              repeat=True)
       for name in ("call-as-vassal", "call-as-vassal1", "call-as-vassal3",
                    "mount-as-vassal", "umount-as-vassal")),
     planned("emperor", "hook-emperor-start", TEXT, "run this when the Emperor starts",

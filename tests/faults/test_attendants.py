@@ -245,6 +245,36 @@ def test_root_hooks_are_the_emperors_user_and_the_others_the_vassals(serve: Serv
     assert server.stop() == 0
 
 
+def test_a_start_hook_that_fails_or_is_missing_is_only_logged(serve: Serve) -> None:
+    server = serve({"app": vassal('hook-as-user = ["safeexec:exit 3", "print:still here"]')},
+                   'vassals-start-hook = ["./missing", "/bin/false"]')  # fmt: skip
+    server.until(lambda e: "/missing: No such file" in e["message"], actor="hook:app/root", level="WARNING")
+    server.until(lambda e: "/bin/false: exit code 1" in e["message"], actor="hook:app/root", level="WARNING")
+    server.until(lambda e: "safeexec:exit 3: exit code 3" in e["message"], level="WARNING")
+    server.until(message="still here", actor="hook:app/user")
+    server.ready("master:app")
+    assert server.stop() == 0
+
+
+def test_what_a_hook_does_without_a_program(serve: Serve, folder: Path) -> None:
+    (folder / "old").touch()
+    os.mkfifo(folder / "fifo")
+    reader = os.open(folder / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    hooks = "mkdir:a/b", "create:a/empty", "write:a/x one", "appendn:a/x  two", "rm:old", "writefifo:fifo hello"
+    options = f"hook-as-user = {[*hooks, 'unix_signal:15 gracefully_kill_them_all', 'unlink:missing']}"
+    server = serve({"app": vassal(options)})
+    gone = server.until(actor="hook:app/user", event="exit")
+    assert gone["reason"] == f"hook-as-user = unlink:{folder}/missing: No such file or directory"
+    assert (folder / "a/b").is_dir()
+    assert (folder / "a/empty").read_bytes() == b""
+    assert (folder / "a/x").read_text() == "one two\n"
+    assert not (folder / "old").exists()
+    assert os.read(reader, 10) == b"hello"
+    os.close(reader)
+    server.until(actor="master:app", state="BACKOFF")
+    assert server.stop() == 0
+
+
 @pytest.mark.parametrize("option", ["exec-as-root", "exec-as-user", "hook-pre-app", "hook-asap"])
 def test_a_hook_that_fails_fails_the_start_and_says_how(serve: Serve, option: str) -> None:
     what = "exec:exit 7" if option.startswith("hook") else "exit 7"
