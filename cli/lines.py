@@ -17,7 +17,7 @@ import msgspec
 from pyemperor.actors.outcome import Outcome
 from pyemperor.protocol.messages import Birth, State
 
-#: What addresses of attendants begin with (``actors/attendant``).
+#: What addresses of attendants begin with (``actors/attendants``).
 ATTENDANTS = frozenset({"daemon", "cron", "hook", "touch"})
 
 

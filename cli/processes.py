@@ -11,7 +11,7 @@ from loguru import logger
 from setproctitle import setproctitle
 
 from pyemperor.actors.actor import Actor, Inbox, System, Threads
-from pyemperor.actors.attendant import Attendant, new_attendant
+from pyemperor.actors.attendants import Attendant, new_attendant
 from pyemperor.actors.cgi_runner import CgiRunner, ErrorPipe
 from pyemperor.actors.exchange import Exchange, Handler
 from pyemperor.actors.fork_server import ForkServer

@@ -170,7 +170,7 @@ class Inject(Message, frozen=True, tag="inject"):
 class Birth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a new process is to be, and everything it needs to know; it reads no file."""
 
-    #: All but the first two are attendants (``actors/attendant``): what they do is written in ``vassal``.
+    #: All but the first two are attendants (``actors/attendants``): what they do is written in ``vassal``.
     kind: Literal["master", "worker", "daemon", "cron", "hook", "touch"]
     vassal: Vassal
     #: Seconds between two heartbeats to the parent.

@@ -6,7 +6,7 @@ from pyemperor.protocol.hooks import Step
 
 
 class SimulatedHands:
-    """Hands that touch nothing (see ``attendant.Hands``). What is ``lasting`` ends when it is signalled."""
+    """Hands that touch nothing (see ``attendants.Hands``). What is ``lasting`` ends when it is signalled."""
 
     def __init__(self, inbox: SimulatedInbox, *, lasting: bool) -> None:
         self._inbox = inbox

@@ -7,7 +7,7 @@ from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR2, Signals
 
 from pyemperor.actors.actor import Actor
 from pyemperor.actors.administration import Reload
-from pyemperor.actors.attendant import new_attendant
+from pyemperor.actors.attendants import new_attendant
 from pyemperor.actors.cgi_runner import CgiRunner
 from pyemperor.actors.emperor import Emperor, Govern, Quit
 from pyemperor.actors.journal import Journal

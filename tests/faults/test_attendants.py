@@ -101,7 +101,7 @@ def test_a_program_that_goes_to_the_background_is_told_what_to_write(serve: Serv
     gone = server.until(actor="daemon:app/1", event="exit")
     assert "exit code 0; it went to the background" in gone["reason"]
     assert "smart-attach-daemon" in gone["reason"]
-    assert ended(int(pid))
+    await_end(int(pid))
     assert server.stop() == 0
 
 
