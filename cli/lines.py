@@ -258,6 +258,15 @@ def parts(actor: str) -> tuple[str, int]:
     return (name if kind == "master" else ""), 0
 
 
+def called(actor: str) -> str:
+    """``app`` for ``master:app``, ``app/1`` for its first worker, ``app/daemon/1`` for its first daemon."""
+    kind, _, name = actor.partition(":")
+    if kind not in ATTENDANTS:
+        return name or actor
+    vassal, slash, part = name.rpartition("/")
+    return f"{vassal}/{kind}/{part}" if slash else f"{name}/{kind}"
+
+
 def signal_name(number: int) -> str:
     """The name of a signal; real-time signals but the first and last have none (signal(7))."""
     try:

@@ -5,7 +5,6 @@ from functools import lru_cache
 from zlib import crc32
 
 from pyemperor.cli.lines import (
-    ATTENDANTS,
     BOLD,
     CYAN,
     DIM,
@@ -16,6 +15,7 @@ from pyemperor.cli.lines import (
     Entry,
     History,
     Served,
+    called,
     duration,
     paint,
     printable,
@@ -75,7 +75,7 @@ class Pretty:
 
     def _line(self, level: str, actor: str, wall: float, text: str) -> str:
         level = _LEVELS.get(level, level)
-        name = printable(_name(actor))
+        name = printable(called(actor))
         stamp = f"{_clock(int(wall))}.{int(wall % 1 * 1000):03d}"
         if self._colour:
             padding = " " * (_WIDTH - len(name))
@@ -88,15 +88,6 @@ class Pretty:
 
     def _paint(self, text: str, colour: str) -> str:
         return paint(text, colour) if self._colour else text
-
-
-def _name(actor: str) -> str:
-    """``app`` for ``master:app``, ``app/1`` for its first worker, ``app/daemon/1`` for its first daemon."""
-    kind, _, name = actor.partition(":")
-    if kind not in ATTENDANTS:
-        return name or actor
-    vassal, slash, part = name.rpartition("/")
-    return f"{vassal}/{kind}/{part}" if slash else f"{name}/{kind}"
 
 
 @lru_cache(maxsize=4)

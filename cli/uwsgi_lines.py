@@ -7,7 +7,7 @@ import re
 import time
 from functools import lru_cache
 
-from pyemperor.cli.lines import Before, Entry, History, Served, printable
+from pyemperor.cli.lines import Before, Entry, History, Served, called, printable
 from pyemperor.protocol.messages import Birth, State
 
 #: Events whose state says it already.
@@ -171,7 +171,7 @@ def _event(entry: Entry, stamp: str) -> list[str]:
             return [f"[emperor] {_name(entry)} gets more time to answer: the machine starves it of CPU"]
         case "credit":
             return [f"[emperor] {entry.reason}"]
-    who = entry.actor.partition(":")[2] or "emperor"
+    who = called(entry.actor) if entry.attendant else entry.actor.partition(":")[2] or "emperor"
     return [f"[{who}] {entry.message}"]
 
 
