@@ -9,6 +9,12 @@ from collections.abc import Iterator
 monotonic = time.monotonic
 
 
+def wall() -> float:
+    """Seconds since 1970-01-01 00:00 as the clock on the wall shows it, in the time zone of this process."""
+    now = time.time()
+    return now + time.localtime(now).tm_gmtoff
+
+
 class Timer:
     """One message that is due at ``at``; :meth:`cancel` works any time, also after it fired."""
 

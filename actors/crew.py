@@ -125,11 +125,13 @@ class Crew(Overseer):
         if limits_memory(vassal):
             self.after(vassal.mem_collector_freq, _Weigh())
 
-    def disband(self) -> None:
-        """Stop them all."""
+    def disband(self) -> bool:
+        """Stop them all; False when there never were any."""
         self._disbanding = True
         self._rise()
+        enlisted = _WORKERS in self.groups
         self.supervise(_WORKERS, Shutdown())
+        return enlisted
 
     def renew_workers(self, why: str) -> None:
         """Replace every worker, one after the other."""

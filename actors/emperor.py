@@ -10,6 +10,7 @@ import pykka
 from pyemperor.actors.actor import Down, System
 from pyemperor.actors.administration import Dismiss, Govern, Outcome, Refuse, Reload, Stop
 from pyemperor.actors.detector import Lease, beat_interval
+from pyemperor.actors.farewell import Farewell
 from pyemperor.actors.generations import Sockets
 from pyemperor.actors.host import Host, HostClosed, HostLost
 from pyemperor.actors.journal import Journal
@@ -121,6 +122,7 @@ class Emperor(Realm):
         self._longest_mercy = 0.0
         self._hosts = Budget(_HOSTS, _HOSTS_PERIOD)
         self._companions: list[Companion] = []
+        self._farewell = Farewell(self, options.after_vassals)
 
     host: ImperialHost
 
@@ -172,6 +174,7 @@ class Emperor(Realm):
             probe=self.lease.probe,
             log_style=self._options.log_style,
             traced=self.journal.up is not None,
+            before=self._options.before_vassals,
         )
         if vassal.heartbeat > birth.beat:
             text = (
@@ -256,8 +259,16 @@ class Emperor(Realm):
         self.halt_all()
         self._finish()
 
+    def child_down(self, child: str) -> None:
+        self._farewell.child_down(child)
+        super().child_down(child)
+
     def group_gone(self, group: str, reason: str) -> None:
-        super().group_gone(group, reason)
+        if not self._farewell.group_gone(group):
+            birth, (province, _) = self._births[group], self._owners[group]
+            super().group_gone(group, reason)
+            if not province.claims:
+                self._farewell.bid(birth)
         self._finish()
 
     def _finish(self) -> None:

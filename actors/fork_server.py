@@ -4,9 +4,10 @@ A fork of it costs 2 ms and shares its memory; a fork of a process that runs thr
 keeps no state that matters: when it dies, what it forked lives on, and the Emperor starts another.
 
 Who asks sits at an *office*, a SOCK_SEQPACKET socket. The first belongs to the Emperor, on which masters
-are forked. With every master a new office is born, on which the fork server forks nothing but workers of that
-vassal, under the identity fixed at birth. When an office closes (its master is gone), the workers forked on it
-have their own mercy to finish what they accepted; then they are killed.
+are forked. With every master a new office is born, on which the fork server forks nothing but workers and
+attendants of that vassal, under the identity fixed at birth; but once, at its start, the hooks that the vassal
+has as the Emperor's user. When an office closes (its master is gone), what was forked on it has its own mercy to
+finish what it accepted; then it is killed.
 
 The fork server is a child subreaper: what a dead worker leaves behind, whatever sessions and double forks it
 hid in, becomes its child. A child that it did not fork is such a remnant, and is killed. A death is reported
@@ -29,6 +30,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+import msgspec
 from loguru import logger
 from setproctitle import setproctitle
 
@@ -74,6 +76,8 @@ class _Office:
     id: int = 0
     #: When whoever sat here went; what was forked here then has its own mercy left.
     closed_at: float | None = None
+    #: Whether what is to be done as the Emperor's user may be asked for: once, as a master starts.
+    privileged: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -187,9 +191,10 @@ class ForkServer:
             for fd in fds:
                 os.close(fd)
 
-    def _open_office(self, sock: socket.socket, vassal: Birth, id: int) -> None:
-        self._offices[sock.fileno()] = _Office(sock, vassal, id)
+    def _open_office(self, sock: socket.socket, vassal: Birth, id: int) -> _Office:
+        office = self._offices[sock.fileno()] = _Office(sock, vassal, id)
         self._poll.register(sock, select.POLLIN)
+        return office
 
     def _orphan(self, office: _Office) -> None:
         """Nobody sits at ``office`` any more: its workers have their mercy from now."""
@@ -234,7 +239,14 @@ class ForkServer:
     def _fork(self, office: _Office, request: Fork, fds: list[int]) -> None:
         birth = request.birth
         allowed = office.vassal
-        if (birth.kind == "worker") != (allowed is not None) or (
+        if birth.privileged and allowed is not None:
+            if not office.privileged:
+                self._answer(office, ForkFailed(request.id, errno.EPERM, "hooks run as root once, at the start"))
+                return
+            # Whatever the master asks for: what is done is what the Emperor has read in the vassal's file.
+            birth = msgspec.structs.replace(allowed, kind="hook", phase="root")
+            office.privileged = False
+        if (birth.kind == "master" if allowed else birth.kind != "master" and not birth.privileged) or (
             allowed is not None and birth.vassal != allowed.vassal
         ):
             # Also whatever is done before its privileges are dropped follows what the Emperor said, not a master.
@@ -256,7 +268,7 @@ class ForkServer:
             return
         self._children[pid] = _Child(office, request.id, pid, birth.mercy)
         if ours:
-            self._open_office(ours, birth, request.id)
+            self._open_office(ours, birth, request.id).privileged = True
         self._report_birth(office, request.id, pid)
 
     def _report_birth(self, office: _Office, id: int, pid: int) -> None:
@@ -280,11 +292,12 @@ class ForkServer:
             _close_all_but(0, 1, 2, *fds, *([office.fileno()] if office else []))
             setproctitle(birth.title)
             link, *listeners = (socket.socket(fileno=fd) for fd in fds)
-            if birth.kind == "worker":
+            if birth.kind != "master":
                 become_subreaper()
             self._privileged(birth)
             try:
-                _settle_in(birth)
+                if not birth.privileged:
+                    _settle_in(birth)
             except (OSError, LookupError) as error:
                 link.send(encode(NotReady(str(error), config=True)))
                 os._exit(_EX_CONFIG)
@@ -375,7 +388,7 @@ def _schedule(birth: Birth) -> None:
             os.setpriority(os.PRIO_PROCESS, 0, vassal.prio)
         except OSError as error:
             raise LookupError(f"prio: {vassal.prio}: {error.strerror}") from None
-    if vassal.cpu_affinity and birth.index:
+    if vassal.cpu_affinity and birth.kind == "worker":
         cpus = sorted(os.sched_getaffinity(0))
         number = min(vassal.cpu_affinity, len(cpus))
         first = (birth.index - 1) * vassal.cpu_affinity

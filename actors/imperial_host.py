@@ -56,6 +56,8 @@ class ImperialForkHost(ForkHost):
         pid = self.start()
         assert self._office is not None
         for number, process in self._processes.items():
+            if process.key.name not in masters:
+                continue  # a hook, which forks nothing
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with ours, theirs:
                 self._office.send(Adopt(number, masters[process.key.name]), (theirs.fileno(),))

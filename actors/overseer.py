@@ -364,7 +364,7 @@ class Overseer(Actor):
             case detector.Extended(why=why):
                 self.journal.event(actor, "starved" if why == "starved" else "credit", now, pid, why)
             case detector.Convict():
-                role = "vassal" if child.birth.kind == "master" else "worker"
+                role = "vassal" if child.birth.kind == "master" else child.birth.kind
                 self._live(child.key, lifecycle.Convicted(detector.explain(command, pid, role)))
 
     def kill_all(self) -> None:

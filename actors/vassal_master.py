@@ -8,14 +8,17 @@ from signal import SIGHUP
 from typing import Any
 
 from pyemperor.actors.actor import System
+from pyemperor.actors.clock import wall
 from pyemperor.actors.crew import Crew, Gauges
 from pyemperor.actors.host import Host, HostLost
 from pyemperor.actors.journal import Journal
 from pyemperor.actors.overseer import Overseer
-from pyemperor.actors.superior import FromParent, Superior, Terminated, Upward
+from pyemperor.actors.retinue import Retinue
+from pyemperor.actors.superior import FromParent, ParentLost, Superior, Terminated, Upward
 from pyemperor.protocol.messages import (
     Accepting,
     Birth,
+    Extend,
     Idle,
     Message,
     NotReady,
@@ -23,6 +26,7 @@ from pyemperor.protocol.messages import (
     Ready,
     Renew,
     RenewWorkers,
+    Stop,
 )
 
 #: sysexits.h: the workers died faster than the budget allows; the Emperor decides.
@@ -46,6 +50,7 @@ class VassalMaster(Crew):
         upward: Upward,
         chance: Callable[[], float] = random.random,
         gauges: Gauges = Gauges(),  # noqa: B008  # frozen
+        clock: Callable[[], float] = wall,
     ) -> None:
         super().__init__(system, host, journal, birth, chance, gauges)
         self.exit_code = 0
@@ -54,8 +59,13 @@ class VassalMaster(Crew):
         self._loyal = False
         self._superior = Superior(self, upward(self), birth.beat, self.count, self._finish, birth.mercy)
         journal.up = self._superior.link.send if birth.traced else None
+        self._retinue = Retinue(self, self, birth, chance, clock)
 
     def on_start(self) -> None:
+        self._retinue.prepare()
+
+    def workers_may_start(self) -> None:
+        """The hooks of the start have succeeded."""
         self.enlist()
         self._look_whether_ready()
 
@@ -64,7 +74,12 @@ class VassalMaster(Crew):
         if message == Terminated(SIGHUP):
             self._superior.link.send(Renew())
             return
-        if self._superior.take(message, now):
+        match message:
+            case FromParent(message=Stop()):
+                self._retinue.run_phase("emperor-stop")
+            case ParentLost():
+                self._retinue.run_phase("emperor-lost")
+        if self._superior.take(message, now) or self._retinue.take(message):
             return
         match message:
             case FromParent(message=RenewWorkers(reason=reason)):
@@ -74,12 +89,19 @@ class VassalMaster(Crew):
             case HostLost():
                 self.journal.log("WARNING", "the fork server is gone; the Emperor will send another", now)
             case _NoMercy():
+                self._retinue.hurry()
                 self.kill_all()
             case _:
                 super().handle(message, now)
 
+    # ---- what children do -----------------------------------------------------------------------------------
+
     def child_up(self, child: str) -> None:
+        if self._retinue.owns(child):
+            return
         super().child_up(child)
+        if found := self.child(child):
+            self._retinue.worker_up(found.birth.index)
         self._look_whether_ready()
 
     def _look_whether_ready(self) -> None:
@@ -87,19 +109,40 @@ class VassalMaster(Crew):
             self._ready = True
             self._superior.link.send(Ready())
             self._superior.start(self._now)
+            self._retinue.serve()
 
     def child_said(self, child: str, message: Message) -> None:
+        if self._retinue.owns(child):
+            return
         if isinstance(message, Accepting) and not self._loyal:
             self._loyal = True
             self._superior.link.send(message)
         else:
             super().child_said(child, message)
 
+    def child_down(self, child: str) -> None:
+        if self._retinue.owns(child):
+            self._retinue.child_down(child)
+        else:
+            super().child_down(child)
+
+    def group_gone(self, group: str, reason: str) -> None:
+        if self._retinue.owns(group):
+            self._retinue.group_gone(group)
+            return
+        if not self._stopping:
+            self.exit_code = EX_TEMPFAIL
+            self._superior.link.send(NotReady(f"its workers keep failing: {reason}"))
+            self.journal.log("ERROR", f"giving up, the workers keep failing: {reason}", self._now)
+        self._retinue.dismiss()
+
     def idle(self) -> None:
         if self._birth.vassal.die_on_idle:
             self._superior.link.send(Idle())
         else:
             super().idle()
+
+    # ---- the end ----------------------------------------------------------------------------------------------
 
     def _finish(self, mercy: float, why: str) -> None:
         if self._stopping:
@@ -108,12 +151,23 @@ class VassalMaster(Crew):
         self.journal.log("DEBUG", f"{why}: stopping the workers", self._now)
         if mercy < math.inf:
             self.after(mercy, _NoMercy())
-        self.disband()
+        self._retinue.rest()
+        if not self.disband():
+            self._retinue.dismiss()
 
-    def group_gone(self, group: str, reason: str) -> None:
+    def give_up(self, why: str) -> None:
+        """What the vassal cannot do without has failed: end, and have the Emperor decide."""
         if not self._stopping:
             self.exit_code = EX_TEMPFAIL
-            self._superior.link.send(NotReady(f"its workers keep failing: {reason}"))
-            self.journal.log("ERROR", f"giving up, the workers keep failing: {reason}", self._now)
+            self._superior.link.send(NotReady(why))
+            self.journal.log("ERROR", f"giving up: {why}", self._now)
+            self._finish(self._birth.mercy, "giving up")
+
+    def extend(self, message: Extend) -> None:
+        """A hook of the start may take so long."""
+        self._superior.link.send(message)
+
+    def retinue_gone(self) -> None:
+        """Nobody is left."""
         self._superior.link.close()
         self.stop()

@@ -17,6 +17,9 @@ import msgspec
 from pyemperor.actors.outcome import Outcome
 from pyemperor.protocol.messages import Birth, State
 
+#: What addresses of attendants begin with (``actors/attendants``).
+ATTENDANTS = frozenset({"daemon", "cron", "hook", "touch"})
+
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One record of the log; ``at`` is a monotonic time in seconds. The JSON style has its fields as keys."""
@@ -54,6 +57,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             at=round(float(extra["at"]), 6) if "at" in extra else None,
             traceback=unicode(_traceback(record["exception"])),
         )
+
+    @property
+    def attendant(self) -> bool:
+        """Whether this is said of a process beside the workers."""
+        return self.actor.partition(":")[0] in ATTENDANTS
 
 
 def _traceback(error: Any) -> str:
@@ -242,10 +250,21 @@ def _text(value: bytes | None) -> str:
 def parts(actor: str) -> tuple[str, int]:
     """The vassal of an address such as ``worker:NAME/2``, and the number of the worker or 0."""
     kind, _, name = actor.partition(":")
+    if kind in ATTENDANTS:
+        return name.rpartition("/")[0] or name, 0
     if kind == "worker":
         vassal, _, index = name.rpartition("/")
         return (vassal, int(index)) if index.isdecimal() else (name, 0)
     return (name if kind == "master" else ""), 0
+
+
+def called(actor: str) -> str:
+    """``app`` for ``master:app``, ``app/1`` for its first worker, ``app/daemon/1`` for its first daemon."""
+    kind, _, name = actor.partition(":")
+    if kind not in ATTENDANTS:
+        return name or actor
+    vassal, slash, part = name.rpartition("/")
+    return f"{vassal}/{kind}/{part}" if slash else f"{name}/{kind}"
 
 
 def signal_name(number: int) -> str:

@@ -15,6 +15,7 @@ from pyemperor.cli.lines import (
     Entry,
     History,
     Served,
+    called,
     duration,
     paint,
     printable,
@@ -74,7 +75,7 @@ class Pretty:
 
     def _line(self, level: str, actor: str, wall: float, text: str) -> str:
         level = _LEVELS.get(level, level)
-        name = printable(actor.partition(":")[2] or actor)
+        name = printable(called(actor))
         stamp = f"{_clock(int(wall))}.{int(wall % 1 * 1000):03d}"
         if self._colour:
             padding = " " * (_WIDTH - len(name))
@@ -141,10 +142,10 @@ def _state_words(entry: Entry, before: Before) -> tuple[str, str]:
     because = f": {reason}" if reason else ""
     match entry.state:
         case State.READY if before.state != State.SUSPECT:
-            if before.again:
+            if before.again and not entry.attendant:
                 return "INFO", "ready again"
             # Whoever reads that the vassal is ready knows it of its workers.
-            return "DEBUG" if entry.worker else "INFO", "ready"
+            return "DEBUG" if entry.worker or entry.attendant else "INFO", "ready"
         case State.SUSPECT:
             return "WARNING", "silent: asking it whether it lives"
         case State.CONVICTED:
@@ -152,7 +153,7 @@ def _state_words(entry: Entry, before: Before) -> tuple[str, str]:
         case State.STOPPING:
             if reason:  # nobody asked it to
                 return "WARNING", f"{reason}: it finishes what it accepted"
-            return "DEBUG" if entry.worker else "INFO", "stopping"
+            return "DEBUG" if entry.worker or entry.attendant else "INFO", "stopping"
         case State.KILLING:
             return "WARNING", "killing it" + because
         case State.BACKOFF:
@@ -166,7 +167,10 @@ def _state_words(entry: Entry, before: Before) -> tuple[str, str]:
         case State.ABSENT if before.state == State.KILLING:
             return "INFO", "ended"  # why was said before
         case State.ABSENT if before.ending:
-            return "DEBUG" if entry.worker else "INFO", "ended" + because
+            return "DEBUG" if entry.worker or entry.attendant else "INFO", "ended" + because
+        case State.ABSENT if entry.attendant:
+            # "exit code 0" alone: it has done what it was for.
+            return ("DEBUG", "done") if reason == "exit code 0" else ("WARNING", f"ended{because}")
         case State.ABSENT:
             return "WARNING", "died" + because
     return "DEBUG", entry.state.lower() + because

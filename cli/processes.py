@@ -11,6 +11,7 @@ from loguru import logger
 from setproctitle import setproctitle
 
 from pyemperor.actors.actor import Actor, Inbox, System, Threads
+from pyemperor.actors.attendants import Attendant, new_attendant
 from pyemperor.actors.cgi_runner import CgiRunner, ErrorPipe
 from pyemperor.actors.crew import Gauges
 from pyemperor.actors.doorbell import SocketDoorbell
@@ -22,6 +23,7 @@ from pyemperor.actors.linux import memory, own_working_directory, waiting_connec
 from pyemperor.actors.listeners import Listener
 from pyemperor.actors.outcome import Outcome
 from pyemperor.actors.pipe import Pipe
+from pyemperor.actors.program import Hands
 from pyemperor.actors.script import Spawn
 from pyemperor.actors.superior import FromParent, ParentLost, Terminated, Upward
 from pyemperor.actors.vassal_master import VassalMaster
@@ -85,7 +87,8 @@ def new_master(
     fds = [sock.fileno() for sock in listeners]
     return VassalMaster(
         system,
-        lambda actor: ForkHost(actor.actor_inbox, office, lambda _name: fds),
+        # Workers are numbered; attendants have no business with the sockets.
+        lambda actor: ForkHost(actor.actor_inbox, office, lambda name: fds if name[0].isdigit() else ()),
         Journal(birth.actor),
         birth,
         upward,
@@ -95,6 +98,20 @@ def new_master(
             doorbell=SocketDoorbell(fds),
         ),
     )
+
+
+def live_as_attendant(
+    birth: Birth, link: socket.socket, _office: socket.socket | None, _listeners: list[socket.socket]
+) -> int:
+    """Run an Attendant until it ends; the value is the exit code."""
+    log_to_stderr(birth.log_style, level=log_level(birth.traced), birth=birth)
+    log = logger.bind(actor=birth.actor, event="output").info
+    environment = dict(birth.vassal.env)
+
+    def hands(actor: Actor) -> Hands:
+        return Hands(actor.actor_inbox, environment, lambda line: log("{}", line))
+
+    return _run(new_attendant(Threads(), Journal(birth.actor), birth, upward(link, *_ENDS), hands))
 
 
 def live_as_worker(
@@ -181,7 +198,7 @@ def _runners_listeners(
     return [Listener(sock, serve) for sock, serve in zip(socks, kinds, strict=True)]
 
 
-def _run(actor: VassalMaster | Worker) -> int:
+def _run(actor: VassalMaster | Worker | Attendant) -> int:
     actor.run_here()
     return actor.exit_code if actor.failure is None else 70  # EX_SOFTWARE
 
@@ -199,5 +216,9 @@ def fork_server(
     load_registered(registered)
     warm_up(log_style, level)
     log_to_stderr(log_style, level=level, actor="fork-server")
-    lives = {"master": live_as_master, "worker": live_as_worker}
+    lives = {
+        "master": live_as_master,
+        "worker": live_as_worker,
+        **dict.fromkeys(("daemon", "cron", "hook", "touch"), live_as_attendant),
+    }
     return ForkServer(socket.socket(fileno=fd), lives, open_log).serve()

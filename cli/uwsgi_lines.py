@@ -7,7 +7,7 @@ import re
 import time
 from functools import lru_cache
 
-from pyemperor.cli.lines import Before, Entry, History, Served, printable
+from pyemperor.cli.lines import Before, Entry, History, Served, called, printable
 from pyemperor.protocol.messages import Birth, State
 
 #: Events whose state says it already.
@@ -35,7 +35,7 @@ class Uwsgi:
         before = self._history.before(entry)
         stamp = f"{_strftime(self._date, int(wall)) if self._date else _ctime(int(wall))} - "
         if entry.event == "state":
-            words = self._worker_state if entry.worker else _vassal_state
+            words = _attendant_state if entry.attendant else self._worker_state if entry.worker else _vassal_state
             lines = words(entry, before, stamp)
         else:
             lines = _event(entry, stamp)
@@ -103,6 +103,18 @@ class Uwsgi:
         return []
 
 
+def _attendant_state(entry: Entry, before: Before, _stamp: str) -> list[str]:
+    me = f"[uwsgi-daemons] {entry.actor}"
+    match entry.state:
+        case State.BACKOFF | State.CURSED:
+            return [f"{me} respawning too fast !!! {entry.reason}"]
+        case State.KILLING | State.CONVICTED:
+            return [f"{me} (pid: {entry.pid}) is killed: {entry.reason}"]
+        case State.ABSENT if not before.ending and entry.reason != "exit code 0":
+            return [f"{me} (pid: {entry.pid}) ended: {entry.reason}"]
+    return []
+
+
 def _vassal_state(entry: Entry, before: Before, stamp: str) -> list[str]:
     name = entry.vassal or entry.actor
     vassal = f"[emperor] vassal {name}"
@@ -167,7 +179,7 @@ def _event(entry: Entry, stamp: str) -> list[str]:
             return [f"[emperor] {_name(entry)} gets more time to answer: the machine starves it of CPU"]
         case "credit":
             return [f"[emperor] {entry.reason}"]
-    who = entry.actor.partition(":")[2] or "emperor"
+    who = called(entry.actor) if entry.attendant else entry.actor.partition(":")[2] or "emperor"
     return [f"[{who}] {entry.message}"]
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from pyemperor.protocol.hooks import Step, steps
 from pyemperor.protocol.options import Vassal
 
 
@@ -188,12 +189,17 @@ class Inject(Message, frozen=True, tag="inject"):
 class Birth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a new process is to be, and everything it needs to know; it reads no file."""
 
-    kind: Literal["master", "worker"]
+    #: All but the first two are attendants (``actors/attendants``): what they do is written in ``vassal``.
+    kind: Literal["master", "worker", "daemon", "cron", "hook", "touch"]
     vassal: Vassal
     #: Seconds between two heartbeats to the parent.
     beat: float
-    #: Number of the worker from 1; 0 for a master.
+    #: Number of the worker, daemon or cron from 1; 0 for others.
     index: int = 0
+    #: What a hook carries out: one of ``hooks.PHASES``, or "ended", which is the Emperor's.
+    phase: str = ""
+    #: What the Emperor has done before the vassal's own hooks of that phase, as its own user.
+    before: tuple[Step, ...] = ()
     #: How a master judges its workers.
     tolerance: float = 30.0
     probe: float = 5.0
@@ -205,13 +211,31 @@ class Birth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def mercy(self) -> float:
         """Seconds that this process has to finish what it accepted."""
         whole = self.vassal.reload_mercy
-        return whole if self.kind == "master" else min(self.vassal.worker_reload_mercy, whole)
+        return min(self.vassal.worker_reload_mercy, whole) if self.kind == "worker" else whole
 
     @property
     def actor(self) -> str:
-        """The address in logs, traces and scenario files: ``master:NAME`` or ``worker:NAME/N``."""
-        name = self.vassal.name
-        return f"master:{name}" if self.kind == "master" else f"worker:{name}/{self.index}"
+        """The address in logs, traces, scenario files: ``master:NAME``, ``worker:NAME/N``, ``hook:NAME/PHASE``."""
+        part = self.phase or self.index
+        return f"{self.kind}:{self.vassal.name}" + (f"/{part}" if part else "")
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What a hook carries out, in order.
+
+        In tyrant mode nobody is root: what a vassal wants done as root is done before the rest, as its owner.
+        """
+        own = steps(self.vassal, self.phase)
+        if self.vassal.owner and self.phase == "user":
+            own = steps(self.vassal, "root") + own
+        if not self.privileged:
+            return own
+        return self.before if self.vassal.owner else self.before + own
+
+    @property
+    def privileged(self) -> bool:
+        """Whether this is done as the Emperor's user, not as the vassal's."""
+        return self.phase in ("root", "ended")
 
     @property
     def title(self) -> str:

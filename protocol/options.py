@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from pyemperor.protocol.ancillary import Ancillary
 from pyemperor.protocol.cgi_options import CGI_OPTIONS, check_cgi
+from pyemperor.protocol.hooks import Step, named
 from pyemperor.protocol.option_rows.ancillary import ANCILLARY
 from pyemperor.protocol.option_rows.emperor import EMPEROR
 from pyemperor.protocol.option_rows.identity import IDENTITY
@@ -117,6 +119,10 @@ class EmperorOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     #: Seconds, which are milliseconds in a file; None leaves them to [supervision].
     emperor_throttle: float | None = _default("emperor", "emperor-throttle")
     emperor_max_throttle: float | None = _default("emperor", "emperor-max-throttle")
+    vassals_start_hook: tuple[Step, ...] = _default("emperor", "vassals-start-hook")
+    vassals_stop_hook: tuple[Step, ...] = _default("emperor", "vassals-stop-hook")
+    exec_as_vassal: tuple[Step, ...] = _default("emperor", "exec-as-vassal")
+    hook_as_vassal: tuple[Step, ...] = _default("emperor", "hook-as-vassal")
     #: Name or number; "" leaves it.
     uid: str = _default("emperor", "uid")
     gid: str = _default("emperor", "gid")
@@ -143,6 +149,20 @@ class EmperorOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     logfile_chmod: int | None = _default("emperor", "logfile-chmod")
     #: "true", a format of strftime(3), or "" for none.
     log_date: str = _default("emperor", "log-date")
+
+    @property
+    def before_vassals(self) -> tuple[Step, ...]:
+        """What is done before a vassal starts, as uWSGI orders it."""
+        return (
+            *named("vassals-start-hook", self.vassals_start_hook),
+            *named("hook-as-vassal", self.hook_as_vassal),
+            *named("exec-as-vassal", self.exec_as_vassal),
+        )
+
+    @property
+    def after_vassals(self) -> tuple[Step, ...]:
+        """What is done when a vassal has ended."""
+        return named("vassals-stop-hook", self.vassals_stop_hook)
 
 
 class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -175,7 +195,7 @@ class Owner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     groups: tuple[int, ...] = ()
 
 
-class Vassal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+class Vassal(Ancillary, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """The honoured options of one vassal. Times are seconds, sizes bytes, paths absolute."""
 
     name: str

@@ -153,6 +153,8 @@ class SimulatedImperialHost(SimulatedHost):
         pid = self.start()
         assert self.office is not None
         for number, process in self._processes.items():
+            if process.key.name not in masters:
+                continue
             ours, theirs = pair(self._simulation)
             adopt = Adopt(number, masters[process.key.name])
             self.office.send(adopt, (self._simulation.pass_on(theirs),))

@@ -7,11 +7,13 @@ from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR2, Signals
 
 from pyemperor.actors.actor import Actor
 from pyemperor.actors.administration import Reload
+from pyemperor.actors.attendants import new_attendant
 from pyemperor.actors.cgi_runner import CgiRunner
 from pyemperor.actors.crew import Gauges
 from pyemperor.actors.emperor import Emperor, Govern, Quit
 from pyemperor.actors.journal import Journal
 from pyemperor.actors.overseer import Overseer
+from pyemperor.actors.simulation.hands import SimulatedHands
 from pyemperor.actors.simulation.host import SimulatedHost, SimulatedImperialHost
 from pyemperor.actors.simulation.links import LATENCY, End
 from pyemperor.actors.simulation.machine import Simulation
@@ -159,6 +161,8 @@ class World:
         upward = functools.partial(_upward, process, link)
         if birth.kind == "master":
             self._start_master(process, birth, upward, office)
+        elif birth.kind != "worker":
+            self._start_attendant(process, birth, upward)
         else:
             self._start_worker(process, birth, upward)
         return process
@@ -170,11 +174,18 @@ class World:
             return SimulatedHost(process, _inbox(actor), office)
 
         chance = self._simulation.random.random
+        journal = Journal(birth.actor)
         socket = self._sockets.bound[birth.vassal.name]
         gauges = Gauges(
             waiting=lambda: self._sockets.queue(birth.vassal.name), doorbell=SimulatedDoorbell(socket)
         )
-        VassalMaster.start(process, host, Journal(birth.actor), birth, upward, chance, gauges)
+        VassalMaster.start(process, host, journal, birth, upward, chance, gauges, clock=lambda: self.now)
+
+    def _start_attendant(self, process: SimulatedProcess, birth: Birth, upward: Upward) -> None:
+        def hands(actor: Actor) -> SimulatedHands:
+            return SimulatedHands(_inbox(actor), lasting=birth.kind == "daemon")
+
+        process.run(new_attendant(process, Journal(birth.actor), birth, upward, hands))
 
     def _start_worker(self, process: SimulatedProcess, birth: Birth, upward: Upward) -> None:
         socket = self._sockets.bound[birth.vassal.name]

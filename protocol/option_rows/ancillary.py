@@ -1,9 +1,11 @@
 """Options of processes beside the workers, and of hooks. Source: uWSGI, "Managing external daemons", "Hooks"."""
 
+from pyemperor.protocol.cron import CRON, CRON2, UNIQUE_CRON
+from pyemperor.protocol.daemons import ATTACHED, CONTROLLING, DESCRIBED, SMART, SMART_FOREGROUND
+from pyemperor.protocol.hooks import COMMAND, HOOK, TOUCH_COMMAND, TOUCH_HOOK
 from pyemperor.protocol.tables import Option, planned, refused
 from pyemperor.protocol.values import COUNT, PATH, TEXT, TIME
 
-_UNIT = "a systemd unit of its own"
 _INSIDE = "only for applications within uWSGI"
 _PHASES = {
     "asap": "at once",
@@ -18,39 +20,48 @@ _PHASES = {
 }
 _HOOKS = {
     **_PHASES,
-    "post-fork": "in each new process",
+    "post-fork": "when a worker has started",
     "master-start": "when the master starts",
     "accepting": "when a worker is ready",
     "accepting1": "when the first worker is ready",
-    "accepting-once": "when a worker is ready, not again after a reload",
-    "accepting1-once": "when the first worker is ready, not again after a reload",
-    "touch": "when a file is touched: file hook",
+    "accepting-once": "when a worker is ready, not again for one that replaces it",
+    "accepting1-once": "when the first worker is ready, not again for one that replaces it",
+    "emperor-stop": "when the Emperor says stop, also to the old one after a reload",
+    "emperor-lost": "when the Emperor is gone",
 }
 
 ANCILLARY: tuple[Option, ...] = (
-    *(planned("vassal", name, TEXT, meaning, why=_UNIT, repeat=True)
-      for name, meaning in (
-          ("attach-daemon", "run this beside the workers"),
-          ("attach-control-daemon", "run this beside the workers, and end with it"),
-          ("smart-attach-daemon", "run this, which goes to the background: pidfile command"),
-          ("smart-attach-daemon2", "run this, which has a pidfile: pidfile command"),
-          ("attach-daemon2", "run this: cmd=...,freq=...,touch=..."))),
-    *(planned("vassal", name, TEXT, meaning, why="cron(8), or a systemd timer", repeat=True)
-      for name, meaning in (("cron", "run this at these times: minute hour day month weekday command"),
-                            ("cron2", "run this at these times: minute=...,hour=... command"),
-                            ("unique-cron", "the same, and never twice at a time"))),
-    planned("vassal", "cron-harakiri", TIME, "longest time of a command"),
-    *(planned("vassal", f"exec-{phase}", TEXT, f"run a command {when}", repeat=True)
+    *(Option("vassal", name, kind, (), meaning, repeat=True)
+      for name, kind, meaning in (
+          ("attach-daemon", ATTACHED, "run this beside the workers"),
+          ("attach-control-daemon", CONTROLLING, "run this beside the workers; its end is the vassal's"),
+          ("smart-attach-daemon", SMART, "run this, which writes the pidfile and goes to the background, unless "
+           "the pidfile's process lives"),
+          ("smart-attach-daemon2", SMART_FOREGROUND, "run this, and write its pidfile, unless the pidfile's "
+           "process lives"),
+          ("attach-daemon2", DESCRIBED, "run this: cmd=..., and any of pidfile, daemonize, control, touch, "
+           "stopsignal, reloadsignal, chdir"))),
+    *(Option("vassal", name, kind, (), meaning, repeat=True)
+      for name, kind, meaning in (
+          ("cron", CRON, "run this at these times: minute hour day month weekday command"),
+          ("cron2", CRON2, "run this at these times: minute=...,hour=...,unique=...,harakiri=... command"),
+          ("unique-cron", UNIQUE_CRON, "as cron, and never twice at a time"))),
+    Option("vassal", "cron-harakiri", TIME, 0.0, "longest time of a command of cron; 0: no limit"),
+    Option("vassal", "hook-timeout", TIME, 60.0, "longest time of one step of a hook", least=0.05),
+    *(Option("vassal", f"exec-{phase}", COMMAND, (), f"run a command {when}", repeat=True)
       for phase, when in _PHASES.items()),
-    *(planned("vassal", f"hook-{phase}", TEXT, f"carry out a hook {when}", repeat=True)
+    *(Option("vassal", f"hook-{phase}", HOOK, (), f"carry out a hook {when}", repeat=True)
       for phase, when in _HOOKS.items()),
+    Option("vassal", "hook-touch", TOUCH_HOOK, (), "carry out a hook when a file is touched", repeat=True),
+    Option("vassal", "touch-exec", TOUCH_COMMAND, (), "run a command when a file is touched", repeat=True),
     *(refused("vassal", f"{verb}-{phase}", TEXT, f"{verb} a file system {when}", "systemd's mount units",
               repeat=True)
       for verb in ("mount", "umount") for phase, when in list(_PHASES.items())[:5]),
     *(refused("vassal", f"call-{phase}", TEXT, f"call a function of a C library {when}",
               f"run a program: exec-{phase}", repeat=True)
       for phase, when in _PHASES.items()),
-    planned("vassal", "daemons-honour-stdin", TEXT, "let daemons keep the standard input"),
+    planned("vassal", "daemons-honour-stdin", TEXT, "let daemons keep the standard input",
+            why="daemons read /dev/null: write COMMAND < FILE"),
     *(planned("vassal", name, kind, meaning, why=_INSIDE, repeat=True)
       for name, kind, meaning in (("mule", TEXT, "a process for other work"),
                                   ("farm", TEXT, "a group of mules"),

@@ -1,5 +1,6 @@
 """Options of the Emperor itself. Source: uWSGI, "The uWSGI Emperor", and its core/emperor.c."""
 
+from pyemperor.protocol.hooks import COMMAND, HOOK, PROGRAM
 from pyemperor.protocol.tables import Option, accepted, planned, refused
 from pyemperor.protocol.values import (
     ADDRESS,
@@ -14,7 +15,7 @@ from pyemperor.protocol.values import (
     choice,
 )
 
-_HOOK = "what runs in the Emperor's process could hang it"
+_HOOK = "hook-accepting1 in the vassals' files, or vassals-start-hook"
 _CLONE = "use systemd's PrivateTmp=, ProtectSystem= and the like for the service"
 
 EMPEROR: tuple[Option, ...] = (
@@ -53,8 +54,14 @@ EMPEROR: tuple[Option, ...] = (
            "a file of its name and this ending gives an address", aliases=("emperor-on-demand-ext",)),
     Option("emperor", "emperor-on-demand-directory", PATH, "", "start each vassal at its first connection to "
            "DIRECTORY/NAME.socket", aliases=("emperor-on-demand-dir",)),
-    planned("emperor", "vassals-start-hook", TEXT, "command before a vassal starts", repeat=True),
-    planned("emperor", "vassals-stop-hook", TEXT, "command after a vassal has ended", repeat=True),
+    Option("emperor", "vassals-start-hook", PROGRAM, (), "program that is run with a vassal's name before the "
+           "vassal starts; its failure is only logged", repeat=True),
+    Option("emperor", "vassals-stop-hook", PROGRAM, (), "program that is run with a vassal's name when the vassal "
+           "has ended for good", repeat=True),
+    Option("emperor", "exec-as-vassal", COMMAND, (), "command that is run before a vassal starts, as the "
+           "Emperor's user", repeat=True),
+    Option("emperor", "hook-as-vassal", HOOK, (), "hook that is carried out before a vassal starts, as the "
+           "Emperor's user", repeat=True),
     Option("emperor", "emperor-throttle", MILLISECONDS, None, "first delay before a bad vassal starts again; "
            "the next ones double: initial of [supervision] backoff, where a vassal has none of its own"),
     Option("emperor", "emperor-max-throttle", MILLISECONDS, None, "longest delay before a bad vassal starts: "
@@ -85,20 +92,20 @@ EMPEROR: tuple[Option, ...] = (
     *(refused("emperor", name, TEXT, "run this in the Emperor when a vassal has started", _HOOK, repeat=True)
       for name in ("hook-as-emperor", "exec-as-emperor", "call-as-emperor", "call-as-emperor1",
                    "call-as-emperor2", "call-as-emperor4", "mount-as-emperor", "umount-as-emperor")),
-    *(planned("emperor", name, TEXT, "run this before a vassal's process starts", repeat=True)
-      for name in ("exec-as-vassal", "hook-as-vassal", "call-as-vassal", "call-as-vassal1", "call-as-vassal3",
+    *(planned("emperor", name, TEXT, "run this before a vassal's process starts", why="exec-as-vassal",
+              repeat=True)
+      for name in ("call-as-vassal", "call-as-vassal1", "call-as-vassal3",
                    "mount-as-vassal", "umount-as-vassal")),
-    planned("emperor", "hook-emperor-start", TEXT, "run this when the Emperor starts", repeat=True),
+    planned("emperor", "hook-emperor-start", TEXT, "run this when the Emperor starts",
+            why="ExecStartPre= of its systemd unit", repeat=True),
     planned("emperor", "emperor-command-socket", PATH, "take commands at this socket", why="control-socket",
             repeat=True),
     # in a vassal
     planned("vassal", "vassal-sos", TIME, "ask the Emperor for help when all workers are busy",
             why="give the vassal more processes"),
     planned("vassal", "vassal-sos-backlog", COUNT, "ask for help when so many connections wait"),
-    *(planned("vassal", name, TEXT, meaning, repeat=True)
-      for name, meaning in (("hook-emperor-stop", "run this when the Emperor says stop"),
-                            ("hook-emperor-reload", "run this when the Emperor says reload"),
-                            ("hook-emperor-lost", "run this when the Emperor is gone"))),
+    planned("vassal", "hook-emperor-reload", TEXT, "run this when the Emperor says reload",
+            why="a reload starts a new generation: hook-master-start", repeat=True),
     refused("vassal", "emperor-proxy-socket", PATH, "pass the link to the Emperor on",
             "only the Emperor's own children are vassals"),
     refused("vassal", "zerg", PATH, "take sockets from another instance", "the Emperor owns the sockets: one "

@@ -96,7 +96,6 @@ PROCESSES: tuple[Option, ...] = (
            repeat=True),
     planned("vassal", "fs-reload", PATH, "reload when this file or folder changes", repeat=True,
             why="touch the vassal's file, or pyemperor reload NAME"),
-    planned("vassal", "touch-exec", TEXT, "run a command when a file is touched: file command", repeat=True),
     planned("vassal", "touch-signal", TEXT, "raise a uwsgi signal when a file is touched", repeat=True),
     planned("vassal", "reload-on-fd", TEXT, "reload when a descriptor can be read", "brutal-reload-on-fd",
             repeat=True),

@@ -6,7 +6,10 @@ import socket
 import sys
 
 from pyemperor.actors.fork_server import ForkServer
-from pyemperor.protocol.messages import Birth
+from pyemperor.actors.linux import receive_fds, send_fds
+from pyemperor.protocol.frames import decode, encode
+from pyemperor.protocol.messages import Birth, Fork, ForkFailed, OfficeMessage
+from pyemperor.protocol.options import Vassal
 
 
 def puppet(birth: Birth, link: socket.socket, office: socket.socket | None, _socks: list[socket.socket]) -> int:
@@ -27,6 +30,11 @@ def puppet(birth: Birth, link: socket.socket, office: socket.socket | None, _soc
                 _answer(link, *[_target(fd) for fd in sorted(map(int, os.listdir("/proc/self/fd")))])
             case "ids":
                 _answer(link, os.getpid(), os.getppid(), os.getsid(0), os.getpgid(0), os.getuid(), os.getgid())
+            case "vassal":
+                _answer(link, birth.vassal.uid, birth.phase, os.getuid())
+            case "hook":
+                assert office is not None
+                _answer(link, *_hook(office, birth.vassal.name, argument))
             case "mask":
                 _answer(link, *signal.pthread_sigmask(signal.SIG_BLOCK, []))
     if birth.vassal.name == "stubborn":
@@ -36,6 +44,22 @@ def puppet(birth: Birth, link: socket.socket, office: socket.socket | None, _soc
 
 def _answer(link: socket.socket, *words: object) -> None:
     link.sendall(" ".join(map(str, words)).encode() + b"\n")
+
+
+def _hook(office: socket.socket, name: str, phase: str) -> list[str]:
+    """Ask for a hook of ``root``, whoever that is, at a master's office; what it says of itself."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            birth = Birth("hook", Vassal(name, uid="root"), 10.0, phase=phase)
+            send_fds(office, encode(Fork(1, birth)), [theirs.fileno()])
+        answer = decode(receive_fds(office, 1 << 16, 4)[0], OfficeMessage)
+        if isinstance(answer, ForkFailed):
+            return answer.reason.split()
+        ours.sendall(b"vassal\n")
+        words = ours.recv(100).decode().split()
+    receive_fds(office, 1 << 16, 4)  # that it has ended with its link
+    return words
 
 
 def _fork() -> int:
@@ -71,5 +95,7 @@ def _target(fd: int) -> str:
         return "listing"
 
 
+_LIVES = dict.fromkeys(("master", "worker", "hook"), puppet)
+
 if __name__ == "__main__":
-    sys.exit(ForkServer(socket.socket(fileno=int(sys.argv[1])), {"master": puppet, "worker": puppet}).serve())
+    sys.exit(ForkServer(socket.socket(fileno=int(sys.argv[1])), _LIVES).serve())

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
 from pyemperor.actors.fork_server import AT_ONCE
@@ -241,6 +242,21 @@ def test_a_worker_is_forked_at_the_office_of_its_master_alone(machine: Machine) 
     assert "does not fork worker:other/1" in refusals[0].reason
     child.tell("exit 7")
     assert office.end(child) == Exited(child.id, 7)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root changes identity")
+def test_hooks_run_as_root_once_and_are_those_that_the_emperor_has_read(machine: Machine) -> None:
+    child = machine.emperor.fork(master(uid="nobody"))
+    assert child.ask("hook root") == ["nobody", "root", "0"], "whatever the master says of its vassal"
+    assert child.ask("hook root")[-4:] == ["once,", "at", "the", "start"]
+    assert child.ask("hook ended")[-4:] == ["once,", "at", "the", "start"]
+    assert "does not fork hook:app/user under that identity" in " ".join(child.ask("hook user"))
+    child.tell("exit 0")
+    machine.emperor.end(child)
+    adopted, _ = machine.office_of("app")
+    hook = Birth("hook", Vassal("app"), 10.0, phase="root")
+    assert adopted.refused(hook).errno == errno.EPERM, "it has started already"
+    assert machine.emperor.refused(msgspec.structs.replace(hook, phase="user")).errno == errno.EPERM
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root changes identity")

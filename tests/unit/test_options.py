@@ -297,11 +297,11 @@ def test_everything_wrong_is_told_at_once() -> None:
 
 def test_options_without_effect_are_warned_of_in_honest_words() -> None:
     notes = report()
-    vassal_from(SERVES | {"no-orphans": True, "prio": 30}, notes, name="app")
+    vassal_from(SERVES | {"no-orphans": True, "mules": 3}, notes, name="app")
     assert not notes.problems
     assert [(note.key, note.found) for note in notes.warnings] == [
         ("no-orphans", "accepted, has no effect"),
-        ("prio", "not supported yet, has no effect"),
+        ("mules", "not supported yet, has no effect"),
     ]
 
 

@@ -20,6 +20,9 @@ from loguru import logger
 from pyemperor.actors.actor import Actor
 from pyemperor.actors.simulation import SimulatedProcess, Simulation, World
 from pyemperor.actors.simulation.links import CAPACITY, End, pair
+from pyemperor.protocol.cron import Cron
+from pyemperor.protocol.daemons import Daemon
+from pyemperor.protocol.hooks import Step
 from pyemperor.protocol.messages import Alive, Beat, Inject, Message, State, Trace
 from pyemperor.protocol.options import EmperorOptions, Supervision, Vassal
 from pyemperor.protocol.scenario import Scenario
@@ -552,3 +555,48 @@ def test_a_process_ends_with_its_first_actor_and_says_how() -> None:
     first.actor_ref.tell("break")
     simulation.run_until(4)
     assert (process.exit, simulation.processes) == ((70, 0), {})
+
+
+# ---- beside the workers -------------------------------------------------------------------------------------
+
+
+def test_attendants_in_simulated_time() -> None:
+    vassal = msgspec.structs.replace(
+        APP,
+        exec_as_root=(Step("exec", "x"),),
+        exec_as_user=(Step("exec", "sleep 3"),),
+        attach_daemon=(Daemon("x"),),
+        cron=(Cron("x", minute=-10),),
+        unique_cron=(Cron("sleep 150", unique=True),),
+        exec_as_user_atexit=(Step("exec", "sleep 1"),),
+    )
+    it = play(vassal, steady=False)
+    with it.world as world:
+        world.run_until(3600 + 30)
+        assert it.times("hook:app/root", "exit")[0] < 0.2
+        assert 3 < it.times("hook:app/user", "exit")[0] <= it.times("worker:app/1", "start")[0] < 3.2
+        assert sorted(world.left_over()) == sorted([*TREE, "daemon:app/1", "cron:app/2"])
+        ran = it.times("cron:app/1", "start")
+        assert [round(at) for at in ran] == [600, 1200, 1800, 2400, 3000, 3600]
+        unique = it.times("cron:app/2", "start")
+        assert [round(at) for at in unique] == list(range(60, 3600, 180)), "it takes two minutes and a half"
+        world.signal("daemon:app/1", SIGKILL)
+        world.run_until(3640)
+        assert "daemon:app/1" in world.left_over()
+        assert it.events("probe.sent", "kill", "credit") == []
+        world.quit()
+        world.run_until(3650)
+        assert it.times("hook:app/end", "exit")
+        assert world.left_over() == []
+
+
+def test_a_hook_that_hangs_in_simulated_time_fails_the_start_by_its_limit() -> None:
+    bad = msgspec.structs.replace(APP, name="bad", exec_asap=(Step("exec", "sleep 1000"),), hook_timeout=20.0)
+    it = play(APP, bad, steady=False)
+    with it.world as world:
+        world.run_until(30)
+        ended = [trace for trace in it.traces if (trace.actor, trace.event) == ("master:bad", "exit")]
+        assert [trace.reason for trace in ended] == ["exec-asap = sleep 1000: it did not end within 20 s"]
+        assert 20 < ended[0].at < 20.2
+        assert it.times("master:app", "state", "READY")
+        assert it.events("probe.sent", "kill") == []
