@@ -1,7 +1,6 @@
 """A running CGI script: started with a clean slate, ended with its whole process group."""
 
 import contextlib
-import errno
 import os
 import resource  # noqa: F401  # os.wait4() needs it: too late where the vassal's user may not read it
 import select
@@ -14,8 +13,8 @@ import msgspec
 
 from pyemperor.actors.actor import Inbox, Source
 from pyemperor.actors.linux import group_lives, widen
+from pyemperor.actors.refusals import cannot_run
 from pyemperor.actors.spool import CHUNK, NOTHING, Spool
-from pyemperor.protocol.errors import RequestError
 
 #: Seconds between SIGTERM and SIGKILL.
 GRACE = 2.0
@@ -145,7 +144,7 @@ class Process:
             self.pid = self._child.pid if self._child else _spawn(script, stdin, stdout, stderr)
         except OSError as error:
             self.close()
-            raise _cannot_run(script, error) from None
+            raise cannot_run(script.name, os.fsdecode(script.path), error) from None
         finally:
             for fd in theirs:
                 os.close(fd)
@@ -321,34 +320,3 @@ def _spawn(script: Script, stdin: int, stdout: int, stderr: int) -> int:
         setsigmask=(),
         setsigdef=_DEFAULTED,
     )
-
-
-def _cannot_run(script: Script, error: OSError) -> RequestError:
-    """The answer to a request whose script could not be started."""
-    file = os.fsdecode(script.path)
-    match error.errno:
-        case errno.EACCES | errno.EPERM:
-            return RequestError(
-                f"{script.name} may not be executed",
-                status=403,
-                remedy=f"chmod +x {file}, and check its #! line",
-            )
-        case errno.ENOENT | errno.ENOTDIR:
-            return RequestError(
-                f"{script.name} cannot be started",
-                status=500,
-                remedy=f"{file}, or the interpreter in its #! line, is missing",
-            )
-        case errno.ENOEXEC:
-            return RequestError(
-                f"{script.name} is not a program",
-                status=500,
-                remedy=f"give {file} a #! line such as #!/bin/sh",
-            )
-        case errno.EAGAIN | errno.ENOMEM | errno.EMFILE | errno.ENFILE:
-            return RequestError(
-                f"{script.name} cannot be started now",
-                status=503,
-                remedy=f"{error.strerror}: raise the limit",
-            )
-    return RequestError(f"{script.name} cannot be started", status=500, remedy=f"{file}: {error.strerror}")

@@ -9,12 +9,12 @@ import re
 import traceback
 from datetime import datetime
 from functools import lru_cache
-from signal import Signals
 from typing import Any, Protocol
 
 import msgspec
 
 from pyemperor.actors.outcome import Outcome
+from pyemperor.actors.refusals import signal_name
 from pyemperor.protocol.messages import Birth, State
 
 
@@ -246,14 +246,6 @@ def parts(actor: str) -> tuple[str, int]:
         vassal, _, index = name.rpartition("/")
         return (vassal, int(index)) if index.isdecimal() else (name, 0)
     return (name if kind == "master" else ""), 0
-
-
-def signal_name(number: int) -> str:
-    """The name of a signal; real-time signals but the first and last have none (signal(7))."""
-    try:
-        return Signals(number).name
-    except ValueError:
-        return f"SIGRTMIN+{number - Signals.SIGRTMIN}" if number > Signals.SIGRTMIN else f"signal {number}"
 
 
 def size(number: int) -> str:
