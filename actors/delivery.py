@@ -4,7 +4,8 @@ It knows neither time nor how the script lives; it only moves bytes, and says wh
 
 A script may talk before it has read its input, but the client does not listen before it has sent it: nginx sends
 nothing more of a body once the response begins, and most clients read only then. So an *early* response waits
-until the body is here.
+until the body is here. On a unix socket it waits even for a script that does not read: a connection of which
+nothing is unread could not be broken any more.
 """
 
 from loguru import logger
@@ -14,7 +15,7 @@ from pyemperor.actors.outcome import Outcome
 from pyemperor.actors.script import WIDE, Process, Script
 from pyemperor.actors.spool import CHUNK
 from pyemperor.actors.wires import Request
-from pyemperor.protocol.cgi_response import Kind, error_response
+from pyemperor.protocol.cgi_response import Kind, ResponseHead, error_response
 from pyemperor.protocol.errors import RequestError
 from pyemperor.protocol.response import Response
 
@@ -29,6 +30,8 @@ class Delivery:
     while something of a response that has begun is pending.
     """
 
+    #: The script has said how its response begins.
+    begun = False
     #: The response is complete, or given up: what the script says from now on is heard by nobody.
     answered = False
     #: Nothing of the response is with the client: it can still become another one.
@@ -49,7 +52,7 @@ class Delivery:
     def begin(self, script: Script, request: Request, process: Process) -> None:
         """From now on ``process`` makes the response; nothing was sent of what the one before it said."""
         self._process = process
-        self.prompt, self.redirect = True, b""
+        self.begun, self.prompt, self.redirect = False, True, b""
         self._response = Response(
             request.variables[b"REQUEST_METHOD"],
             request.variables.get(b"SERVER_PROTOCOL", b""),
@@ -61,11 +64,6 @@ class Delivery:
         self._redirects = script.redirect == "internal"
 
     # ---- what is known of it ----------------------------------------------------------------------------
-
-    @property
-    def begun(self) -> bool:
-        """Whether the script has said how its response begins."""
-        return self._response is not None and self._response.head is not None
 
     @property
     def location(self) -> bytes:
@@ -83,8 +81,15 @@ class Delivery:
     @property
     def early(self) -> bool:
         """Whether a response waits for the client to have sent its body. Nothing of it was sent then."""
+        return bool(self._client.pending) and self.waits
+
+    @property
+    def waits(self) -> bool:
+        """Whether whatever the script says now has to wait for the client to have sent its body."""
         client, process = self._client, self._process
-        return bool(client.missing and client.pending and process and process.listens and not process.ending)
+        if not client.missing or self.answered or process is None:
+            return False
+        return client.needs_unread or (process.listens and not process.ending)
 
     # ---- from the script --------------------------------------------------------------------------------
 
@@ -101,7 +106,9 @@ class Delivery:
             return self._flow(process)
         while data := process.read():
             if not self.answered:
-                self._take(data, process)
+                self._take(data)
+            if self.prompt and len(client.pending) > 2 * CHUNK:  # it writes as fast as we read
+                self.keep_nothing_back()
             if not self.prompt:
                 self._flowing = len(data) == CHUNK and not self.unsent
                 return True
@@ -126,36 +133,35 @@ class Delivery:
             process.close_output()
         return bool(moved)
 
-    def _take(self, data: bytes, process: Process) -> None:
+    def _take(self, data: bytes) -> None:
         response, client = self._response, self._client
         assert response is not None
-        begun = response.head is not None
         encoded = response.feed(data)
-        if response.head and not begun:
-            self._note_head(response)
+        if response.head and not self.begun:
+            self.begun = True
+            self._note(response.head, response.head_size)
             if response.head.kind is Kind.LOCAL_REDIRECT and self._redirects:
                 self.redirect, encoded = encoded, b""
         if response.surplus:
             self._outcome.problem = "the script sent more than its Content-Length announced"
-        if self.prompt or (client.missing and process.listens):
+        if self.prompt or self.waits:
             client.pending += encoded  # in one piece, or early
         else:
             self.send(encoded)
         self._finish_if_whole()
 
-    def _note_head(self, response: Response) -> None:
-        head, outcome = response.head, self._outcome
-        assert head is not None
+    def _note(self, head: ResponseHead, size: int) -> None:
+        outcome = self._outcome
         for note in head.notes:
             logger.warning("{}: {}", outcome.script, note)
         outcome.status = head.status
-        outcome.head_size = response.head_size
+        outcome.head_size = size
         outcome.head_fields = len(head.headers)
 
     def keep_nothing_back(self) -> None:
-        """The script lives: send what was kept for a response in one piece."""
+        """The script lives: send what was kept for a response in one piece, unless it is early."""
         self.prompt = False
-        if self._client.pending:
+        if self._client.pending and not self.waits:
             self.send()
         self._finish_if_whole()
 
@@ -167,23 +173,23 @@ class Delivery:
         taken = 0
         if data or client.pending:
             self.unsent = False
-            taken = client.send(data)
+            taken = client.send(data, more=not self.answered)
         if self.answered and not client.pending:
             client.finish()
         return taken > 0
 
     def answer(self, data: bytes, *, bodiless: bool) -> bool:
-        """Send a whole response that no script made; True when the client took something."""
+        """Send a whole response that no script made; True when the client took something and has not all."""
         head, blank, _ = data.partition(b"\r\n\r\n")
         if head.startswith(b"HTTP/"):
             self._outcome.status = int(head[9:12])
             self._outcome.head_size = len(head) + len(blank)
         self.answered = True
-        return self.send(head + blank if bodiless else data)
+        return self.send(head + blank if bodiless else data) and self._client.open
 
     def _finish_if_whole(self) -> None:
         """Finish a response that is as long as announced, whatever the script does beyond it."""
-        if self.complete and self._process and not self._process.listens and not self._client.pending:
+        if not self._client.pending and self.complete and self._process and not self._process.listens:
             self.finish()
 
     def close(self) -> None:
@@ -192,11 +198,11 @@ class Delivery:
         self._response.close()
 
     def finish(self) -> bool:
-        """The response is whole; True when the client took something."""
+        """The response is whole; True when the client took something of what was left and has not all."""
         if self.answered:
             return False
         self.answered = True
-        return self.send()
+        return self.send() and self._client.open
 
     def refuse(self, error: RequestError, protocol: bytes, *, bodiless: bool) -> None:
         """Answer with the error if nothing was sent yet; cut the response otherwise."""

@@ -17,6 +17,7 @@ import select
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import inf
 from signal import SIGKILL
 from typing import Protocol
 
@@ -29,7 +30,7 @@ from pyemperor.actors.deadlines import Deadlines
 from pyemperor.actors.delivery import Delivery
 from pyemperor.actors.intake import Intake
 from pyemperor.actors.outcome import Outcome, named
-from pyemperor.actors.script import Process, Ready, Script, Spawn
+from pyemperor.actors.script import LOOK, Process, Ready, Script, Spawn
 from pyemperor.actors.wires import Request, Wire
 from pyemperor.protocol.errors import RequestError
 from pyemperor.protocol.redirects import redirected
@@ -69,6 +70,7 @@ class Exchange:
     _process: Process | None = None
     _settled = False  # it takes long enough that the client may leave
     _drains = False  # the client was given its time to drain
+    _blind = False  # there is no descriptor that tells of the script's end
 
     def __init__(
         self,
@@ -114,7 +116,8 @@ class Exchange:
                 case Ready.OUTPUT:
                     self._script_talks(now)
                 case Ready.INPUT:
-                    self._moved(self._intake.feed(), now)
+                    if self._intake.feed():
+                        self._progress(now)
                 case Ready.EXIT:
                     self._look_for_end(now)
                 case Ready.TICK:
@@ -163,26 +166,36 @@ class Exchange:
         if client.full:
             self._script_talks(now)
         elif client.pending and not self._delivery.early:
-            self._moved(self._delivery.send(), now)
+            if self._delivery.send():
+                self._progress(now)
         elif client.open and client.request is None:
             self._read_request(now)
-        if self._wants_body:
-            self._moved(self._intake.take(), now)
-            if self._intake.keeps and not client.missing and client.request:
-                self._begin(client.request, now)
+        if client.missing and self._wants_body:
+            if self._intake.take():
+                self._progress(now)
+            if not client.missing:
+                self._body_here(now)
 
     def _read_request(self, now: float) -> None:
         client = self._client
-        if request := client.read_request():
+        request = client.read_request()
+        if request:
             self.outcome.request = request
             if self._post_buffering and client.missing:
                 self._intake.keep()
-                self._moved(True, now)
+                self._progress(now)
             else:
                 self._begin(request, now)
         elif client.wire.takes_chunks:
             client.send(client.wire.interim())
-            self._moved(True, now)
+            self._progress(now)
+
+    def _body_here(self, now: float) -> None:
+        request, process = self._client.request, self._process
+        if request and self._intake.keeps:
+            self._begin(request, now)
+        elif process and not process.talks:
+            self._end_of_output(process, now)
 
     @property
     def _wants_body(self) -> bool:
@@ -201,7 +214,8 @@ class Exchange:
             self._run(answer, request, now)
 
     def _answer(self, data: bytes, now: float) -> None:
-        self._moved(self._delivery.answer(data, bodiless=self._bodiless), now)
+        if self._delivery.answer(data, bodiless=self._bodiless):
+            self._progress(now)
 
     @property
     def _bodiless(self) -> bool:
@@ -226,10 +240,8 @@ class Exchange:
     def _begin_to_drain(self, now: float) -> None:
         """The client has got everything, and has little time to say what nobody hears."""
         self._drains = True
-        process = self._process
-        if process:
-            process.close_input()
-        if process is None or process.asked_at is None:
+        # What the script may still read stays open: a body that broke off must not pass for a whole one.
+        if self._process is None or self._process.asked_at is None:
             self._time.wait(DRAIN, now)
 
     # ---- the script -------------------------------------------------------------------------------------
@@ -238,10 +250,10 @@ class Exchange:
         outcome = self.outcome
         self._script = script
         outcome.script = script.name
-        self._errors.begin(script.name, outcome.id)
         stdin = None if request.length else self._null
         process = Process(self._inbox, script, stdin=stdin, stderr=self._errors.fd, warm=self._warm)
         self._process = process
+        self._errors.begin(script.name, outcome.id)
         outcome.pid = process.pid
         self._delivery.begin(script, request, process)
         time = self._time
@@ -251,14 +263,15 @@ class Exchange:
         time.go_on(now, PROMPT)
         if request.length:
             self._delivery.prompt = False
-            self._moved(self._intake.begin(process), now)
+            if self._intake.begin(process):
+                self._progress(now)
 
     def _script_talks(self, now: float) -> None:
         process = self._process
         if process is None or not process.talks:
             return
         if self._delivery.pump():
-            self._moved(True, now)
+            self._progress(now)
         if self._delivery.begun:
             self._time.begun()
         if not process.talks:
@@ -274,7 +287,12 @@ class Exchange:
             self._look_for_end(now)
             if not process.ending:
                 self._delivery.keep_nothing_back()
-                self._time.wait(SETTLED, now)
+                self._time.wait(self._patience if self._goes_on else SETTLED, now)
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether a script whose output has ended has more to do before that can be answered: to read, to end."""
+        return self._delivery.waits or bool(self._delivery.redirect)
 
     def _look_for_end(self, now: float) -> None:
         """Reap; a script that lives is watched, one whose output somebody holds gets a little time."""
@@ -282,7 +300,7 @@ class Exchange:
         if process is None or process.ending:
             return
         if process.reap() is None:
-            process.watch_exit()
+            self._blind = not process.watch_exit()
         elif process.asked_at is not None:
             process.close_output()
             self._time.wait(process.insist(now), now)
@@ -304,8 +322,8 @@ class Exchange:
         self._delivery.close()
         if self._delivery.redirect:
             self._follow(now)
-        else:
-            self._moved(self._delivery.finish(), now)
+        elif self._delivery.finish():
+            self._progress(now)
 
     def _follow(self, now: float) -> None:
         """Serve the request that a local redirect makes of this one (RFC 3875 §6.2.2).
@@ -316,6 +334,7 @@ class Exchange:
         assert request is not None
         variables = redirected(request.variables, self._delivery.location, hops=self.outcome.redirects)
         self.outcome.redirects += 1
+        self.outcome.status = 0
         self._part_with_script()
         self._process = self._script = None
         try:
@@ -355,9 +374,13 @@ class Exchange:
         held = self._process and self._process.ending and not client.pending and not client.full
         return min(HELD, self._time.silence) if held else self._time.silence
 
-    def _moved(self, something: bool, now: float) -> None:
-        """If so, the timer finds out when it fires. Whoever was asked to end gains nothing by it."""
-        if something and (self._process is None or self._process.asked_at is None):
+    def _progress(self, now: float) -> None:
+        """Something moved; the timer finds out when it fires.
+
+        Whoever was asked to end gains nothing by it, nor does a descendant that talks to nobody.
+        """
+        process = self._process
+        if process is None or (process.asked_at is None and (self._client.open or not process.ending)):
             self._time.moved(now, self._patience)
 
     def _tick_at(self, now: float) -> None:
@@ -370,15 +393,15 @@ class Exchange:
         if limit := self._time.over(now):
             self._over_limit(limit)
         if self._time.silent(now):
-            self._moved(True, now)  # unless what follows says otherwise
+            self._progress(now)  # unless what follows says otherwise
             self._overdue(now)
         if not self._time.silent(now):
-            self._time.go_on(now)
+            self._time.go_on(now, LOOK if self._blind else inf)
 
     def _over_limit(self, limit: str) -> None:
-        """Give up on a script that has all the time it may take behind it, whatever it does."""
+        """Give up on a script that has all the time it may take behind it, whatever it or its descendants do."""
         script, process = self._script, self._process
-        if not script or not process or process.ending or process.asked_at is not None:
+        if not script or not process or process.asked_at is not None or (process.ending and not process.talks):
             return
         if limit == "begin":
             raise refusals.begins_late(script.name, script.first_byte)
@@ -399,10 +422,10 @@ class Exchange:
             if client.begun:
                 raise refusals.request_late()
             client.close()  # a browser opens connections that it may never use
-        elif process.ending or not (process.talks or delivery.answered or delivery.redirect):
+        elif process.ending or not (process.talks or delivery.answered or self._goes_on):
             process.close_output()  # a descendant holds it, or the script lives on without it
             self._conclude(now)
-        elif self._wants_body and process.listens:
+        elif self._wants_body and (process.listens or delivery.early):
             raise refusals.body_late(client.missing, silence)
         else:
             raise refusals.script_silent(self.outcome.script, silence)

@@ -57,10 +57,11 @@ class Intake:
 
     def feed(self, data: bytes = b"") -> bool:
         """Give the script ``data`` after what it has not taken; True when something moved. Raises RequestError."""
-        if self._process is None:
-            return False
+        process = self._process
+        if process is None or process.asked_at is not None:
+            return False  # to whom was asked to end, the end of what is here must not look like that of the body
         try:
-            taken = self._process.feed(data, last=not self._client.missing)
+            taken = process.feed(data, last=not self._client.missing)
         except OSError as error:
             raise no_room(error) from None
         return bool(taken or data)

@@ -1,6 +1,7 @@
 """A running CGI script: started with a clean slate, ended with its whole process group."""
 
 import contextlib
+import errno
 import os
 import resource  # noqa: F401  # os.wait4() needs it: too late where the vassal's user may not read it
 import select
@@ -22,6 +23,8 @@ GRACE = 2.0
 WIDE = 1 << 20
 #: Seconds between two looks at what a script has left behind.
 LOOK = 0.05
+#: Errors that are the machine's: there is no descriptor, or no memory, left now.
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 #: A script inherits no disposition, not that of SIGPIPE either, which Python ignores. (To name all of them is
 #: also the quickest: for each that is not named, glibc asks the kernel first.)
 _DEFAULTED = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
@@ -214,13 +217,19 @@ class Process:
         else:
             self._inbox.watch(fd, mask, _SAYS[ready])
 
-    def watch_exit(self) -> None:
-        """Wait for its end."""
+    def watch_exit(self) -> bool:
+        """Wait for its end; False when there is no descriptor for that: then somebody has to look."""
         if self._child:
             self._watch(self._child.fd, select.EPOLLIN, Ready.EXIT)
         elif self._pidfd < 0:
-            self._pidfd = os.pidfd_open(self.pid)
+            try:
+                self._pidfd = os.pidfd_open(self.pid)
+            except OSError as error:
+                if error.errno not in EXHAUSTED:
+                    raise
+                return False
             self._watch(self._pidfd, select.EPOLLIN, Ready.EXIT)
+        return True
 
     def _close(self, fd: int) -> int:
         if fd >= 0:
@@ -283,7 +292,12 @@ class Process:
             os.killpg(self.pid, 0)
         except ProcessLookupError:
             return False
-        return group_lives(self.pid)  # zombies count for the kernel
+        try:
+            return group_lives(self.pid)  # zombies count for the kernel
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            return True  # nobody can tell now
 
     @property
     def gone(self) -> bool:
