@@ -129,10 +129,10 @@ def test_a_worker_that_is_killed_cuts_what_it_sends(server: Server, hasty: Site,
     server.wait_for(since=seen, vassal="hasty", state="READY", actor=lambda name: name.startswith("worker:"))
 
 
-def test_a_signal_without_a_name_is_a_502(hasty: Site) -> None:
+def test_a_signal_without_a_name_is_an_end_like_any(hasty: Site) -> None:
     path = hasty.script("realtime.cgi", f"{HELLO}; kill -40 $$")
     answer = hasty.uwsgi(path)
-    assert answer.status == 502
+    assert answer.cut or answer.status == 502  # more than 2 ms after its start it is heard at once
     assert "SIGRTMIN+6" in hasty.logged(path)["problem"]
 
 
