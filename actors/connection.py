@@ -1,8 +1,10 @@
 """The client's side of one exchange: its request comes in, the response goes out, and its end tells the truth.
 
 A response that has no length ends where the connection does, so a client can tell a whole response from a
-broken one only by *how* it ends. On TCP a break is a reset. A unix socket knows no other reset than that of
-unread bytes (unix(7)): so the last bytes of the request are only looked at, and taken when all went well.
+broken one only by *how* it ends. On TCP a break is a reset: from the first byte of a response of which more is to
+come, any end but :meth:`Connection.finish` is one, also that of this process. A unix socket knows no other reset
+than that of unread bytes (unix(7)): so the last bytes of the request are only looked at, and taken when all went
+well.
 """
 
 import os
@@ -18,6 +20,8 @@ from pyemperor.protocol.errors import RequestError
 
 _TAKE = int(socket.MSG_DONTWAIT)
 _LOOK = int(socket.MSG_DONTWAIT | socket.MSG_PEEK)
+#: SO_LINGER (socket(7)): what close(2) does to a TCP connection, also when the kernel does it for a dead process.
+_RESET, _END = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
 
 
 class ClientLeft(Exception):
@@ -44,6 +48,7 @@ class Connection:
     draining = False
     #: Bytes of the request that were looked at and not taken.
     _held = 0
+    _breaks = False  # a close is a reset
     _watched = False
     _non_blocking = False
 
@@ -109,10 +114,20 @@ class Connection:
 
     # ---- the response -----------------------------------------------------------------------------------
 
-    def send(self, data: bytes = b"") -> int:
-        """Send ``data`` after what is pending; the number of bytes taken now. Raises ClientLeft."""
+    @property
+    def needs_unread(self) -> bool:
+        """Whether it can be broken only while bytes of the request are unread (unix(7))."""
+        return self._holds
+
+    def send(self, data: bytes = b"", *, more: bool = False) -> int:
+        """Send ``data`` after what is pending; the number of bytes taken now. Raises ClientLeft.
+
+        ``more`` says that this is not yet the end of the response.
+        """
         before = self.sent
         self.pending += data
+        if more and not self._breaks:
+            self._linger(_RESET)
         try:
             while self.pending:
                 taken = self._sock.send(self.pending, _TAKE)
@@ -122,7 +137,14 @@ class Connection:
             pass
         except OSError as error:
             raise ClientLeft(error.strerror) from None
+        if self.pending and not self._breaks:
+            self._linger(_RESET)
         return self.sent - before
+
+    def _linger(self, how: bytes) -> None:
+        if not self._holds:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
+        self._breaks = how is _RESET
 
     def splice(self, pipe: int, most: int) -> int | None:
         """Move at most ``most`` bytes from ``pipe`` to the client within the kernel; raises ClientLeft.
@@ -175,6 +197,8 @@ class Connection:
         and if there may be more, only our side is shut, and the connection drains.
         """
         try:
+            if self._breaks:
+                self._linger(_END)
             last = self._receive(CHUNK)
             whole = self.request is not None and not self.missing
             if last == b"" or (whole and len(last or b"") <= self._held):
@@ -195,14 +219,14 @@ class Connection:
 
     def cut(self) -> None:
         """End a response that had begun so that the client sees it broken, not complete."""
-        if self.open and not self._holds:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if self.open:
+            self._linger(_RESET)
         self.close()
 
     def close(self) -> None:
         """Close, at once."""
         if self.open:
-            self.open = self.draining = False
+            self.open = self.draining = self.full = False
             self.pending = b""
             if self._watched:
                 self._inbox.unwatch(self._sock.fileno())

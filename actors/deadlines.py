@@ -1,6 +1,7 @@
 """How long an exchange waits: for anything to move, for its response to begin, for its script to end.
 
-One timer serves them all. What moves only notes the time; the timer finds out when it fires, and is set anew.
+One timer serves them all. What moves only notes the time; the timer finds out when it fires, and is set anew,
+unless that would be too late.
 """
 
 from math import inf
@@ -15,7 +16,7 @@ class Deadlines:
     #: Seconds of silence that are allowed.
     silence: float
     _timer: Timer | None = None
-    _silent_at = 0.0
+    _silent_at = _look_at = 0.0
     _begin_at = _end_at = inf
 
     def __init__(self, inbox: Inbox, message: object, silence: float) -> None:
@@ -47,6 +48,8 @@ class Deadlines:
     def moved(self, now: float, patience: float) -> None:
         """Something has: from now on ``patience`` seconds of silence are allowed."""
         self._silent_at = now + patience
+        if self._timer and self._silent_at < self._look_at:  # patience is less than it was
+            self.go_on(now)
 
     def silent(self, now: float) -> bool:
         """Whether nothing has moved for long enough."""
@@ -60,8 +63,8 @@ class Deadlines:
     def go_on(self, now: float, most: float = inf) -> None:
         """Look when the next deadline is due, and in ``most`` seconds in any case."""
         self.cancel()
-        due = min(self._silent_at, self._begin_at, self._end_at) - now
-        self._timer = self._inbox.after(max(0.0, min(due, most)), self._message)
+        self._look_at = min(self._silent_at, self._begin_at, self._end_at, now + most)
+        self._timer = self._inbox.after(max(0.0, self._look_at - now), self._message)
 
     def cancel(self) -> None:
         """Tell nobody."""

@@ -29,7 +29,19 @@ class Outcome(msgspec.Struct):
     redirects: int = 0
 
 
-def new_id() -> str:
+def named(request: Request, outcome: Outcome) -> Request:
+    """The request with its id, the web server's or one of ours; a request that took its place keeps it."""
+    variables = request.variables
+    known = variables.get(b"REQUEST_ID")
+    if known:
+        outcome.id = known.decode("utf-8", "backslashreplace")
+        return request
+    outcome.id = outcome.id or _new_id()
+    variables = {**variables, b"REQUEST_ID": outcome.id.encode()}
+    return Request(request.modifier1, request.modifier2, variables, request.length)
+
+
+def _new_id() -> str:
     """An id in the form of nginx's ``$request_id``: 32 hexadecimal digits, the first half this process's own."""
     half, numbers = _ours(os.getpid())
     return f"{half}{next(numbers):016x}"

@@ -14,8 +14,8 @@ import msgspec
 
 from pyemperor.actors.actor import Inbox, Source
 from pyemperor.actors.linux import group_lives, widen
+from pyemperor.actors.refusals import cannot_run
 from pyemperor.actors.spool import CHUNK, NOTHING, Spool
-from pyemperor.protocol.errors import RequestError
 
 #: Seconds between SIGTERM and SIGKILL.
 GRACE = 2.0
@@ -23,6 +23,8 @@ GRACE = 2.0
 WIDE = 1 << 20
 #: Seconds between two looks at what a script has left behind.
 LOOK = 0.05
+#: Errors that are the machine's: there is no descriptor, or no memory, left now.
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 #: A script inherits no disposition, not that of SIGPIPE either, which Python ignores. (To name all of them is
 #: also the quickest: for each that is not named, glibc asks the kernel first.)
 _DEFAULTED = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
@@ -145,7 +147,7 @@ class Process:
             self.pid = self._child.pid if self._child else _spawn(script, stdin, stdout, stderr)
         except OSError as error:
             self.close()
-            raise _cannot_run(script, error) from None
+            raise cannot_run(script.name, os.fsdecode(script.path), error) from None
         finally:
             for fd in theirs:
                 os.close(fd)
@@ -215,13 +217,19 @@ class Process:
         else:
             self._inbox.watch(fd, mask, _SAYS[ready])
 
-    def watch_exit(self) -> None:
-        """Wait for its end."""
+    def watch_exit(self) -> bool:
+        """Wait for its end; False when there is no descriptor for that: then somebody has to look."""
         if self._child:
             self._watch(self._child.fd, select.EPOLLIN, Ready.EXIT)
         elif self._pidfd < 0:
-            self._pidfd = os.pidfd_open(self.pid)
+            try:
+                self._pidfd = os.pidfd_open(self.pid)
+            except OSError as error:
+                if error.errno not in EXHAUSTED:
+                    raise
+                return False
             self._watch(self._pidfd, select.EPOLLIN, Ready.EXIT)
+        return True
 
     def _close(self, fd: int) -> int:
         if fd >= 0:
@@ -284,7 +292,12 @@ class Process:
             os.killpg(self.pid, 0)
         except ProcessLookupError:
             return False
-        return group_lives(self.pid)  # zombies count for the kernel
+        try:
+            return group_lives(self.pid)  # zombies count for the kernel
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            return True  # nobody can tell now
 
     @property
     def gone(self) -> bool:
@@ -321,34 +334,3 @@ def _spawn(script: Script, stdin: int, stdout: int, stderr: int) -> int:
         setsigmask=(),
         setsigdef=_DEFAULTED,
     )
-
-
-def _cannot_run(script: Script, error: OSError) -> RequestError:
-    """The answer to a request whose script could not be started."""
-    file = os.fsdecode(script.path)
-    match error.errno:
-        case errno.EACCES | errno.EPERM:
-            return RequestError(
-                f"{script.name} may not be executed",
-                status=403,
-                remedy=f"chmod +x {file}, and check its #! line",
-            )
-        case errno.ENOENT | errno.ENOTDIR:
-            return RequestError(
-                f"{script.name} cannot be started",
-                status=500,
-                remedy=f"{file}, or the interpreter in its #! line, is missing",
-            )
-        case errno.ENOEXEC:
-            return RequestError(
-                f"{script.name} is not a program",
-                status=500,
-                remedy=f"give {file} a #! line such as #!/bin/sh",
-            )
-        case errno.EAGAIN | errno.ENOMEM | errno.EMFILE | errno.ENFILE:
-            return RequestError(
-                f"{script.name} cannot be started now",
-                status=503,
-                remedy=f"{error.strerror}: raise the limit",
-            )
-    return RequestError(f"{script.name} cannot be started", status=500, remedy=f"{file}: {error.strerror}")

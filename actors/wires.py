@@ -18,6 +18,7 @@ from urllib.parse import unquote_to_bytes
 import h11
 import msgspec
 
+from pyemperor.actors.refusals import no_room
 from pyemperor.actors.spool import CHUNK
 from pyemperor.protocol.errors import RequestError
 from pyemperor.protocol.urls import normalised_path, split_target
@@ -90,7 +91,7 @@ class _Chunks:
         try:
             self._file.write(data)
         except OSError as error:
-            raise _no_room(error) from None
+            raise no_room(error) from None
 
     def _whole(self) -> Request:
         if self._size <= CHUNK:
@@ -100,7 +101,7 @@ class _Chunks:
             try:
                 self._file.flush()
             except OSError as error:
-                raise _no_room(error) from None
+                raise no_room(error) from None
             # Slices of it copy nothing, and what is written to a script comes from the file.
             self.body = cast(bytes, memoryview(mmap.mmap(self._file.fileno(), self._size, prot=mmap.PROT_READ)))
         self._file.close()
@@ -109,14 +110,6 @@ class _Chunks:
         if self._size:
             variables[b"CONTENT_LENGTH"] = b"%d" % self._size
         return msgspec.structs.replace(self._request, variables=variables, length=self._size)
-
-
-def _no_room(error: OSError) -> RequestError:
-    return RequestError(
-        f"no room for the body of the request: {error.strerror}",
-        status=507,
-        remedy=f"make room in {tempfile.gettempdir()}, or set TMPDIR",
-    )
 
 
 class _Wire(ABC):

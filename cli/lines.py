@@ -9,12 +9,12 @@ import re
 import traceback
 from datetime import datetime
 from functools import lru_cache
-from signal import Signals
 from typing import Any, Protocol
 
 import msgspec
 
 from pyemperor.actors.outcome import Outcome
+from pyemperor.actors.refusals import signal_name
 from pyemperor.protocol.messages import Birth, State
 
 #: What addresses of attendants begin with (``actors/attendants``).
@@ -265,14 +265,6 @@ def called(actor: str) -> str:
         return name or actor
     vassal, slash, part = name.rpartition("/")
     return f"{vassal}/{kind}/{part}" if slash else f"{name}/{kind}"
-
-
-def signal_name(number: int) -> str:
-    """The name of a signal; real-time signals but the first and last have none (signal(7))."""
-    try:
-        return Signals(number).name
-    except ValueError:
-        return f"SIGRTMIN+{number - Signals.SIGRTMIN}" if number > Signals.SIGRTMIN else f"signal {number}"
 
 
 def size(number: int) -> str:

@@ -13,8 +13,8 @@ from functools import lru_cache
 
 from pyemperor.actors import wires
 from pyemperor.actors.outcome import Outcome
+from pyemperor.actors.refusals import signal_name
 from pyemperor.actors.script import Ending
-from pyemperor.cli.lines import signal_name
 from pyemperor.protocol.messages import Birth
 
 _VARIABLE = re.compile(r"%\(([^()]+)\)")
