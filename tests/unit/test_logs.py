@@ -242,7 +242,8 @@ def test_a_vassal_on_demand_in_uwsgis_words() -> None:
         '[uwsgi-emperor] hello -> "on demand" instance detected, '
         'waiting for connections on socket "/run/hello.socket" ...',
         "Wed Feb  5 11:35:43 2014 - [emperor] vassal hello is ready to accept requests",
-        '[uwsgi-emperor] hello -> back to "on demand" mode, waiting for connections on socket "/run/hello.socket" ...',
+        '[uwsgi-emperor] hello -> back to "on demand" mode, '
+        'waiting for connections on socket "/run/hello.socket" ...',
     ]
 
 

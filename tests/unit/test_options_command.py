@@ -40,7 +40,7 @@ def test_an_option_of_both_is_explained_for_both() -> None:
     ("name", "words"),
     [
         ("no-orphans", "accepted: needs no effect here (it is always so)"),
-        ("idle", "known, has no effect yet"),
+        ("prio", "known, has no effect yet"),
         ("chroot", "refused: an error (a vassal without its jail"),
         ("legion", "known, has no effect yet (nginx distributes requests)"),
         ("route-if", "refused: an error (rules of requests may guard something"),
