@@ -29,6 +29,7 @@ PLAYED = {
     "heartbeat_idle": "scale=0.05 busy=40s busy_at=200s end=330s",
     "link_lossy": "scale=0.05 lossy=3m lost=0.8 late=40s",
     "master_killed": "scale=0.15",
+    "on_demand": "scale=0.2",
     "script_stuck": "scale=0.2",
     "worker_killed": "scale=0.15",
 }
