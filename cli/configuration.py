@@ -1,13 +1,17 @@
 """Reads the file of a vassal or of the Emperor: INI, YAML, JSON or XML as uWSGI does, or TOML."""
 
+import contextlib
+import errno
+import fnmatch
 import glob
 import grp
 import os
 import pwd
 import socket
+import stat
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -15,6 +19,7 @@ import msgspec
 from pyemperor import __version__
 from pyemperor.actors.confinement import missing_tools
 from pyemperor.protocol.dialect import Loaded, World, load
+from pyemperor.protocol.dialect.bounds import LARGEST, MOST_SETTINGS, at_most
 from pyemperor.protocol.dialect.loader import SUFFIXES, split_section
 from pyemperor.protocol.dialect_options import emperor_of, vassal_of
 from pyemperor.protocol.errors import ConfigError, Problem
@@ -141,7 +146,7 @@ def world(folder: str, *, reloading: bool = False) -> World:
         is_file=os.path.isfile,
         is_dir=os.path.isdir,
         inode=_inode,
-        glob=lambda pattern: tuple(sorted(glob.glob(pattern))),
+        glob=_glob,
     )
 
 
@@ -167,8 +172,39 @@ def _folder(path: str) -> str:
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="utf-8", newline="") as file:
-        return file.read()
+    """Read a file of a tenant's, perhaps: no pipe that nobody writes to, no device without an end."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise OSError(errno.EFBIG, f"it is larger than {LARGEST >> 10} KiB")
+    return data.decode()
+
+
+def _glob(pattern: str) -> tuple[str, ...]:
+    """The paths that a pattern fits, as glob.glob; raises OSError when it would have to look at too many."""
+    folder, name = os.path.split(pattern)
+    if not glob.has_magic(pattern):
+        return (pattern,) if os.path.lexists(pattern) else ()
+    folders = _glob(folder) if glob.has_magic(folder) else (folder,)
+    found = at_most(MOST_SETTINGS, (path for each in folders for path in _listed(each, name)))
+    return tuple(sorted(path for path in found if path))
+
+
+def _listed(folder: str, name: str) -> Iterator[str]:
+    """Look at what is in a folder: the path of each that ``name`` fits, "" for the others."""
+    if not glob.has_magic(name):
+        path = os.path.join(folder, name)
+        yield path if os.path.lexists(path) else ""
+        return
+    # In what is no folder, or not for us, nothing fits.
+    with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
+        for entry in entries:
+            hidden = entry.name.startswith(".") and not name.startswith(".")
+            fits = not hidden and fnmatch.fnmatch(entry.name, name)
+            yield os.path.join(folder, entry.name) if fits else ""
 
 
 def _name(lookup: Any, number: int) -> str:

@@ -125,7 +125,7 @@ def _report_unknown(one: Setting, loaded: Loaded, scope: Scope, strict: bool) ->
         else:
             notes.warning(one, "not supported, has no effect", remedy=why)
     elif one.key not in loaded.placeholders:
-        near = did_you_mean(one.key, _ROWS[scope])
+        near = "" if notes.many else did_you_mean(one.key, _ROWS[scope])
         if strict:
             notes.problem(one, "unknown option, and the file says strict", remedy=near)
         else:
