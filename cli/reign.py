@@ -65,6 +65,8 @@ class _Signals:
             case signal.SIGUSR1:
                 reopen(emperor.vassals)
                 log_statuses(emperor.handle(Status(), now))
+            case signal.SIGUSR2:
+                log_statuses(emperor.handle(Status(), now))
             case signal.SIGURG:
                 for one in emperor.handle(Status(), now):
                     emperor.handle(Absolve(one.name, lambda _: None), now)
@@ -74,7 +76,8 @@ class _Signals:
 
 
 _HEARD = (
-    signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGURG, signal.SIGCHLD
+    signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGURG,
+    signal.SIGCHLD,
 )  # fmt: skip
 
 

@@ -145,6 +145,8 @@ def _event(entry: Entry, stamp: str) -> list[str]:
     match entry.event:
         case event if event in _SAID_ELSEWHERE and entry.level != "ERROR":
             return []
+        case "reload":
+            return [f"{stamp}[emperor] reload the uwsgi instance {entry.vassal}", f"[emperor] {entry.message}"]
         case "loyal":
             return [f"{stamp}[emperor] vassal {entry.vassal} is now loyal"]
         case "buried":
@@ -173,8 +175,10 @@ def _preamble(birth: Birth) -> list[str]:
     mode = {(False, False): "single process", (True, False): "preforking", (False, True): "threaded"}.get(
         (vassal.processes > 1, vassal.threads > 1), "preforking+threaded"
     )
+    clipped = birth.mercy < vassal.worker_reload_mercy
     return [
-        f"your mercy for graceful operations on workers is {vassal.worker_reload_mercy:.0f} seconds",
+        f"your mercy for graceful operations on workers is {min(birth.mercy, vassal.worker_reload_mercy):.0f} seconds",
+        *([f"reload-mercy clips worker-reload-mercy, which is {vassal.worker_reload_mercy:.0f}"] if clipped else []),
         f"*** Operational MODE: {mode} ***",
     ]
 
