@@ -175,10 +175,10 @@ def _preamble(birth: Birth) -> list[str]:
     mode = {(False, False): "single process", (True, False): "preforking", (False, True): "threaded"}.get(
         (vassal.processes > 1, vassal.threads > 1), "preforking+threaded"
     )
-    clipped = birth.mercy < vassal.worker_reload_mercy
+    mercy, wanted = min(birth.mercy, vassal.worker_reload_mercy), vassal.worker_reload_mercy
     return [
-        f"your mercy for graceful operations on workers is {min(birth.mercy, vassal.worker_reload_mercy):.0f} seconds",
-        *([f"reload-mercy clips worker-reload-mercy, which is {vassal.worker_reload_mercy:.0f}"] if clipped else []),
+        f"your mercy for graceful operations on workers is {mercy:.0f} seconds",
+        *([f"reload-mercy clips worker-reload-mercy, which is {wanted:.0f}"] if mercy < wanted else []),
         f"*** Operational MODE: {mode} ***",
     ]
 

@@ -30,6 +30,7 @@ _BARE = {"flag": "true", "mode": "1", "switch": "true"}
 _NUMBERS = frozenset({"count", "time", "size", "megabytes", "milliseconds"})
 _DIGITS = re.compile(r"\d+")
 _UNKNOWN = "unknown option, has no effect"
+_MAY_EXPLAIN = frozenset({_UNKNOWN, *(words for _, words in _OTHERS.values())})
 _FALSE = frozenset({"false", "off", "no", "0"})
 
 
@@ -70,8 +71,8 @@ def _check_read(loaded: Loaded) -> None:
 
 def _judged(report: Report) -> tuple[Problem, ...]:
     if report.problems:
-        # A misspelt option may be why another one is missing.
-        misspelt = [note for note in report.warnings if note.found == _UNKNOWN]
+        # A misspelt option, or one at the wrong place, may be why another one is missing.
+        misspelt = [note for note in report.warnings if note.found in _MAY_EXPLAIN]
         raise ConfigError(*in_file_order([*report.problems, *misspelt]))
     return in_file_order(report.warnings)
 

@@ -1,4 +1,4 @@
-"""A real Emperor with uWSGI's files: ``pyemperor run emperor.ini``, a folder of vassals, a log in uWSGI's words."""
+"""A real Emperor with uWSGI's files: ``pyemperor run emperor.ini``, a folder of vassals, and its log."""
 
 import os
 import re

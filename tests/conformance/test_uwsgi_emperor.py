@@ -6,11 +6,13 @@ The numbers are those of docs/edge-cases.md. Each docstring says what uWSGI 2.0 
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pyemperor.actors.monitor_files import VassalFiles
 from pyemperor.protocol import control
 from tests.conformance.capital import VASSAL, Capital, capital
 from tests.support import until
@@ -81,6 +83,18 @@ def test_a_name_that_cannot_be_said_is_escaped(emperor: Capital) -> None:
     assert emperor.get("said").status == 200
     os.unlink(path)
     emperor.said("removed uwsgi instance", begun)
+
+
+def test_48_a_thousand_files_are_looked_at_in_a_moment(tmp_path: Path) -> None:
+    """48. uWSGI compares every name with every other at each look. Better: a stat(2) for each file."""
+    for number in range(1000):
+        (tmp_path / f"{number}.ini").write_text("[uwsgi]\n")
+    files = VassalFiles(str(tmp_path), lambda path, reloading: pytest.fail("nobody asked to read it"))
+    files.scan()
+    files.scan()
+    began = time.process_time()
+    assert len(files.scan()) == 1000
+    assert time.process_time() - began < 0.5
 
 
 # ---- broken files -------------------------------------------------------------------------------------------
@@ -210,7 +224,9 @@ def test_52_an_emperor_in_a_vassal_says_what_to_write(emperor: Capital) -> None:
     """52. uWSGI: a vassal with ``emperor`` is an Emperor below the Emperor. Here: one Emperor, several folders."""
     begun = emperor.now
     emperor.write("nested", text="[uwsgi]\nemperor = /srv/vassals\n")
-    assert "nothing to serve" in emperor.said("vassal nested is refused", begun)
+    line = emperor.said("vassal nested is refused", begun)
+    assert "nested.ini:2: emperor: an option of the Emperor, without effect on a vassal" in line
+    assert "nothing to serve" in line
 
 
 @pytest.mark.parametrize(
