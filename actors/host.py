@@ -6,6 +6,7 @@ forked it, tagged with the child's key (its name, and the number of its incarnat
 an earlier incarnation is recognised.
 """
 
+import errno
 import os
 import select
 import signal
@@ -22,6 +23,7 @@ from pyemperor.actors.detector import Evidence
 from pyemperor.actors.lifecycle import UNKNOWN_CODE, Born, Died, Key, LinkLost, Said, Stillborn
 from pyemperor.actors.linux import process_state
 from pyemperor.actors.pipe import Pipe
+from pyemperor.protocol.errors import LinkError
 from pyemperor.protocol.messages import (
     Birth,
     Exited,
@@ -113,6 +115,8 @@ class ForkHost:
                 self._office.send(Fork(number, birth), (theirs.fileno(), *self.sockets(key.name)))
             except OSError as error:
                 self.inbox.after(0, self._drop(number, error.errno or 0, f"fork server: {error.strerror}"))
+            except LinkError as error:  # the reader of configurations has its bounds: this one's actor has not
+                self.inbox.after(0, self._drop(number, errno.E2BIG, str(error)))
 
     def _drop(self, number: int, errno: int, reason: str) -> Stillborn:
         process = self._processes.pop(number)

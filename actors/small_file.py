@@ -4,12 +4,11 @@ import errno
 import os
 import stat
 
-#: Bytes that a configuration may have: what a tenant names must not fill the Emperor's memory.
-MOST = 1 << 20
+from pyemperor.protocol.dialect.bounds import LARGEST
 
 
 def read_small(path: str) -> bytes:
-    """What is in the regular file ``path``; never waits, and never reads more than ``MOST`` bytes.
+    """What is in the regular file ``path``; never waits, and never reads more than ``LARGEST`` bytes.
 
     Raises OSError with words for the user, also for a folder, a pipe, a device, and a file that is larger.
     """
@@ -35,10 +34,10 @@ def contents(fd: int, path: str) -> bytes:
     size = _check(fd, path)
     read = b""
     # At most one byte more: some files of /proc are called empty, and wait for what comes.
-    while size <= MOST and len(read) <= MOST and (part := os.pread(fd, MOST + 1 - len(read), len(read))):
+    while size <= LARGEST and len(read) <= LARGEST and (part := os.pread(fd, LARGEST + 1 - len(read), len(read))):
         read += part
-    if max(size, len(read)) > MOST:
-        raise OSError(errno.EFBIG, f"it is larger than {MOST} bytes, which no configuration is", path)
+    if max(size, len(read)) > LARGEST:
+        raise OSError(errno.EFBIG, f"it is larger than {LARGEST >> 10} KiB, which no configuration is", path)
     return read
 
 

@@ -1,5 +1,7 @@
 """Reads the file of a vassal or of the Emperor: INI, YAML, JSON or XML as uWSGI does, or TOML."""
 
+import contextlib
+import fnmatch
 import functools
 import glob
 import grp
@@ -8,7 +10,7 @@ import pwd
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -17,6 +19,7 @@ from pyemperor import __version__
 from pyemperor.actors.confinement import missing_tools
 from pyemperor.actors.opened import Opened
 from pyemperor.protocol.dialect import Loaded, World, load
+from pyemperor.protocol.dialect.bounds import MOST_SETTINGS, at_most
 from pyemperor.protocol.dialect.loader import SUFFIXES, split_section
 from pyemperor.protocol.dialect_options import emperor_of, vassal_of
 from pyemperor.protocol.errors import ConfigError, Problem
@@ -184,7 +187,7 @@ def world(folder: str, *, reloading: bool = False, opened: Opened | None = None)
         is_file=lambda path: files.ask(os.path.isfile, path),
         is_dir=lambda path: files.ask(os.path.isdir, path),
         inode=lambda path: files.ask(_inode, path),
-        glob=lambda pattern: tuple(sorted(files.ask(glob.glob, pattern))),
+        glob=lambda pattern: files.ask(_glob, pattern),
     )
 
 
@@ -227,6 +230,30 @@ def _no_format(path: str, file: str) -> Problem:
 
 def _folder(path: str) -> str:
     return os.path.dirname(os.path.abspath(split_address(path)[0]))
+
+
+def _glob(pattern: str) -> tuple[str, ...]:
+    """The paths that a pattern fits, as glob.glob; raises OSError when it would have to look at too many."""
+    folder, name = os.path.split(pattern)
+    if not glob.has_magic(pattern):
+        return (pattern,) if os.path.lexists(pattern) else ()
+    folders = _glob(folder) if glob.has_magic(folder) else (folder,)
+    found = at_most(MOST_SETTINGS, (path for each in folders for path in _listed(each, name)))
+    return tuple(sorted(path for path in found if path))
+
+
+def _listed(folder: str, name: str) -> Iterator[str]:
+    """Look at what is in a folder: the path of each that ``name`` fits, "" for the others."""
+    if not glob.has_magic(name):
+        path = os.path.join(folder, name)
+        yield path if os.path.lexists(path) else ""
+        return
+    # In what is no folder, or not for us, nothing fits.
+    with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
+        for entry in entries:
+            hidden = entry.name.startswith(".") and not name.startswith(".")
+            fits = not hidden and fnmatch.fnmatch(entry.name, name)
+            yield os.path.join(folder, entry.name) if fits else ""
 
 
 def _name(lookup: Any, number: int) -> str:

@@ -75,6 +75,8 @@ class _Signals:
             case signal.SIGWINCH:
                 if self.monitor is not None:
                     self.monitor.tell(Rescan())
+            case signal.SIGUSR2:
+                log_statuses(emperor.handle(Status(), now))
             case signal.SIGURG:
                 for one in emperor.handle(Status(), now):
                     emperor.handle(Absolve(one.name, lambda _: None), now)
@@ -84,7 +86,8 @@ class _Signals:
 
 
 _HEARD = (
-    signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGURG, signal.SIGWINCH,
+    signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGURG,
+    signal.SIGWINCH,
     signal.SIGCHLD,
 )  # fmt: skip
 

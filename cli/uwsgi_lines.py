@@ -161,6 +161,8 @@ def _event(entry: Entry, stamp: str) -> list[str]:
     match entry.event:
         case event if event in _SAID_ELSEWHERE and entry.level != "ERROR":
             return []
+        case "reload":
+            return [f"{stamp}[emperor] reload the uwsgi instance {entry.vassal}", f"[emperor] {entry.message}"]
         case "loyal":
             return [f"{stamp}[emperor] vassal {entry.vassal} is now loyal"]
         case "buried":

@@ -38,6 +38,7 @@ _BARE = {"flag": "true", "mode": "1", "switch": "true"}
 _NUMBERS = frozenset({"count", "time", "size", "megabytes", "milliseconds"})
 _DIGITS = re.compile(r"\d+")
 _UNKNOWN = "unknown option, has no effect"
+_MAY_EXPLAIN = frozenset({_UNKNOWN, *(words for _, words in _OTHERS.values())})
 _FALSE = frozenset({"false", "off", "no", "0"})
 
 
@@ -88,8 +89,8 @@ def _check_read(loaded: Loaded) -> None:
 
 def _judged(report: Report) -> tuple[Problem, ...]:
     if report.problems:
-        # A misspelt option may be why another one is missing.
-        misspelt = [note for note in report.warnings if note.found == _UNKNOWN]
+        # A misspelt option, or one at the wrong place, may be why another one is missing.
+        misspelt = [note for note in report.warnings if note.found in _MAY_EXPLAIN]
         raise ConfigError(*in_file_order([*report.problems, *misspelt]))
     return in_file_order(report.warnings)
 
@@ -143,7 +144,7 @@ def _report_unknown(one: Setting, loaded: Loaded, scope: Scope, strict: bool) ->
         else:
             notes.warning(one, "not supported, has no effect", remedy=why)
     elif one.key not in loaded.placeholders:
-        near = did_you_mean(one.key, _ROWS[scope])
+        near = "" if notes.many else did_you_mean(one.key, _ROWS[scope])
         if strict:
             notes.problem(one, "unknown option, and the file says strict", remedy=near)
         else:

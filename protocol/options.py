@@ -334,6 +334,10 @@ class Vassal(Ancillary, frozen=True, forbid_unknown_fields=True, rename="kebab")
         return self.socket + self.http_socket
 
 
+#: Addresses of one vassal: their sockets travel to its processes in one message.
+MOST_ADDRESSES = 60
+#: Bytes of all its options, which travel in one message as well.
+LARGEST_VASSAL = 128 * 1024
 #: Vassal options that are another name for a field of its supervision.
 _INTO_SUPERVISION = {"reload_mercy": "mercy", "start_timeout": "start_timeout"}
 
@@ -408,7 +412,19 @@ def vassal_from(
             moved[field] = given[option]
     if called_at is not None:
         values |= _on_demand(values, called_at, given)
-    return Vassal(name=name, **values, supervision=msgspec.structs.replace(outer, **moved))
+    vassal = Vassal(name=name, **values, supervision=msgspec.structs.replace(outer, **moved))
+    _check_size(vassal, report)
+    return vassal
+
+
+def _check_size(vassal: Vassal, report: Report) -> None:
+    """Report a vassal that does not fit into a message between processes."""
+    if len(vassal.addresses) > MOST_ADDRESSES:
+        report.problem(f"{len(vassal.addresses)} sockets", f"at most {MOST_ADDRESSES}")
+    size = len(repr(vassal).encode(errors="replace"))
+    if size > LARGEST_VASSAL:
+        remedy = "long lists of variables are better read by the scripts themselves"
+        report.problem(f"{size} bytes of options", f"at most {LARGEST_VASSAL}", remedy)
 
 
 def _on_demand(values: Mapping[str, Any], called_at: Address, given: Collection[str]) -> dict[str, Any]:

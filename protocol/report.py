@@ -8,6 +8,10 @@ from pyemperor.protocol.errors import ConfigError, Problem
 Key = str | int
 #: Keys from the top of a file down to a value; an ``int`` is an index into an array.
 Path = tuple[Key, ...]
+#: Problems, and warnings, that are told of one file: its user mends these first.
+MOST_TOLD = 50
+#: Longer words are no slips of the pen; and so many known ones are looked at.
+_LONGEST_WORD, _MOST_WORDS = 60, 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +51,14 @@ class Report:
 
 
 def in_file_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """Sort by line, what has no line first; copies of a vassal have their problems only once."""
-    return tuple(sorted(dict.fromkeys(problems), key=lambda problem: problem.line))
+    """Sort by line, what has no line first; copies of a vassal have their problems only once.
+
+    Of more than :data:`MOST_TOLD` the last says how many more there are.
+    """
+    ordered = sorted(dict.fromkeys(problems), key=lambda problem: problem.line)
+    if (left := len(ordered) - MOST_TOLD) > 0:
+        ordered[MOST_TOLD:] = [Problem(ordered[-1].file, 0, "", f"and {left} more")]
+    return tuple(ordered)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -56,7 +66,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     # Here, not above: every worker has what this module imports, and few files have a mistake in them.
     from difflib import get_close_matches
 
-    near = get_close_matches(word, set(known), n=1, cutoff=0.6)
+    if len(word) > _LONGEST_WORD:
+        return ""
+    names = sorted({name for name in known if len(name) <= _LONGEST_WORD})[:_MOST_WORDS]
+    near = get_close_matches(word, names, n=1, cutoff=0.6)
     return f"did you mean {near[0]}?" if near else ""
 
 

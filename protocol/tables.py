@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from pyemperor.protocol.report import Report, show, suggest
+from pyemperor.protocol.report import MOST_TOLD, Report, show, suggest
 from pyemperor.protocol.values import Kind
 
 #: What is said of an accepted option.
@@ -119,13 +119,15 @@ def read(
     """
     given: dict[str, Any] = {}
     names: dict[str, str] = {}
+    unknown = 0
     for key, raw in table.items():
         here = report.at(key)
         row = options.get(key)
         if key in besides:
             continue
         if row is None:
-            here.problem("unknown key", remedy=suggest(key, [*options, *besides]))
+            unknown += 1  # of many nobody is told what was meant, which takes its time to find
+            here.problem("unknown key", remedy=suggest(key, [*options, *besides]) if unknown <= MOST_TOLD else "")
         elif row.field in names:
             here.problem(f"the same option as {names[row.field]}", "one of them")
         elif row.status == "refused":

@@ -9,6 +9,8 @@ from typing import Any
 from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.report import Path, Report
 
+#: A dotted key of so many parts that tomllib, and who notes all its beginnings, would take for ever.
+_DEEP_KEY = re.compile(r"""(?<![\w-])(?:(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){32}""")
 _BLANK = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
 _SPACE = re.compile(r"[ \t]*")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -27,6 +29,8 @@ _TOML_ERROR = re.compile(
 
 def parse_toml(text: str, file: str) -> tuple[dict[str, Any], Report]:
     """Parse TOML and number its lines; its syntax errors are the user's, so no other exception leaves."""
+    if _DEEP_KEY.search(text):
+        raise ConfigError(Problem(file, 0, "", "nested too deeply"))
     try:
         table = tomllib.loads(text)
         return table, Report(file, partial(line_of, key_lines(text)))

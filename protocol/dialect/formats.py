@@ -13,6 +13,7 @@ from pyemperor.protocol.dialect.settings import Notes, Setting
 
 Expand = Callable[[str, Setting], str]
 TABLE = "a table within the section"
+_MOST_MISSED = 10
 PLAIN = "text, a number, true, false, or a list of such"
 
 
@@ -63,10 +64,15 @@ class _JsonLines:
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
+        #: Keys that were not found, being written with escapes; each of them costs a look at the whole text.
+        self._missed = 0
 
     def of(self, key: str) -> int:
+        if self._missed > _MOST_MISSED:
+            return 0
         match = re.compile(re.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:").search(self._text, self._at)
         if match is None:
+            self._missed += 1
             return 0
         self._at = match.end()
         return self._text.count("\n", 0, match.start()) + 1
@@ -85,7 +91,7 @@ class _XmlReader:
         self._file, self._section, self._notes = file, section, notes
         self._depth = self._body = 0
         self._text: list[str] = []
-        self._parser = expat.ParserCreate()
+        self._parser = expat.ParserCreate("utf-8")  # as it was read, whatever it declares
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
         self._parser.CharacterDataHandler = self._text.append

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from pyemperor.protocol.dialect.bounds import LONGEST, MOST_SETTINGS, MOST_TEXT, TooMuch, replaced
 from pyemperor.protocol.dialect.formats import Expand, json_settings, xml_settings
 from pyemperor.protocol.dialect.ini import ini_settings, nearest_section
 from pyemperor.protocol.dialect.logic import Asked, Block, nest, reason, values
@@ -32,7 +33,6 @@ _READERS = {
 #: Extensions of files that uWSGI reads.
 SUFFIXES = tuple(_READERS)
 _DEEPEST = 16
-_MOST = 20_000
 _SCHEME = re.compile(r"[a-z]+://")
 
 
@@ -52,17 +52,25 @@ def load(
     ``("inherit", path)`` or ``("set", "key=value")``.
     """
     loader = _Loader(file, section, world, shown or file)
-    for key, value in before:
-        loader.add(Setting(key, value, "the Emperor"))
-    loader.include(file, section, Setting("", "", shown or file))
-    for key, value in after:
-        loader.add(Setting(key, value, "the Emperor"))
-    return loader.finish()
+    try:
+        for key, value in before:
+            loader.add(Setting(key, value, "the Emperor"))
+        loader.include(file, section, Setting("", "", shown or file))
+        for key, value in after:
+            loader.add(Setting(key, value, "the Emperor"))
+        return loader.finish()
+    except TooMuch as error:
+        return loader.give_up(error.at, error.found)
+    except RecursionError:
+        return loader.give_up(loader.here, "nested too deeply")
 
 
 class _Loader:
     def __init__(self, file: str, section: str, world: World, shown: str) -> None:
-        self._world = world
+        self._world = replace(world, read=lambda path: self._counted(world.read(path)))
+        #: What is read or carried out now.
+        self.here = Setting("", "", shown)
+        self._text = 0
         self._shown_folder = posixpath.dirname(shown)
         self._main = (file, section)
         self._notes = Notes()
@@ -83,6 +91,7 @@ class _Loader:
 
     def include(self, name: str, section: str, at: Setting) -> None:
         """Read a section of a file, and carry out what it says."""
+        self.here = at
         path = posixpath.normpath(posixpath.join(self._world.cwd, name))
         if (path, section) in self._chain:
             self._notes.problem(at, f"{name} includes itself")
@@ -119,6 +128,13 @@ class _Loader:
             note(at, f"{shown} has no section {section}", expected, remedy)
         return found
 
+    def _counted(self, text: str) -> str:
+        """Count what is read, or made: few lines may make much of it."""
+        self._text += len(text)
+        if self._text > MOST_TEXT:
+            raise TooMuch(self.here, f"more than {MOST_TEXT} characters are read and filled in")
+        return text
+
     def _magic(self, name: str, section: str) -> Expand:
         shown = "" if section == "uwsgi" else section
         main = (self._main[0], "" if self._main[1] == "uwsgi" else self._main[1])
@@ -126,6 +142,8 @@ class _Loader:
 
         def expand(text: str, place: Setting) -> str:
             expanded, unknown = expand_magic(text, table)
+            if len(expanded) > LONGEST:
+                raise TooMuch(place, f"a line of more than {LONGEST} characters")
             for letter in unknown:
                 remedy = f"write %%{letter} for a percent sign"
                 self._notes.warning(place, f"%{letter} is no magic variable, and vanishes", remedy=remedy)
@@ -137,8 +155,7 @@ class _Loader:
 
     def _carry_out(self, nodes: Iterable[Setting | Block], context: str | None) -> None:
         for node in nodes:
-            if self._is_too_much(node):
-                return
+            self._count(node if isinstance(node, Setting) else node.head)
             if isinstance(node, Setting):
                 self.add(_with(node, context))
                 continue
@@ -150,20 +167,18 @@ class _Loader:
             for child in node.body:
                 for value in times:
                     self._carry_out([child], context if value is None else value)
-                    if self._steps >= _MOST:
-                        return
             if not times:
                 self._carry_out(node.otherwise, context)
 
-    def _is_too_much(self, node: Setting | Block) -> bool:
+    def _count(self, setting: Setting) -> None:
         """Count what is carried out: cycles within cycles, or files that include others twice, never end."""
         self._steps += 1
-        if self._steps == _MOST:
-            self._notes.problem(node if isinstance(node, Setting) else node.head, f"more than {_MOST} settings")
-        return self._steps >= _MOST
+        if self._steps >= MOST_SETTINGS:
+            raise TooMuch(setting, f"more than {MOST_SETTINGS} settings")
 
     def add(self, setting: Setting) -> None:
         """Take one setting; a directive is carried out at once."""
+        self.here = setting
         key = setting.key
         if key in self._black or (self._white and key not in self._white and key != "end-whitelist"):
             self._notes.problem(setting, "forbidden here", remedy="by blacklist or whitelist")
@@ -227,7 +242,8 @@ class _Loader:
             if setting.key in _DIRECTIVES or setting.key in _IMMEDIATE:
                 done.append(setting)
                 continue
-            filled = replace(setting, value=filler.fill(setting))
+            self.here = setting
+            filled = replace(setting, value=self._counted(filler.fill(setting)))
             if (template := self._custom.get(filled.key)) is None:
                 done.append(filled)
             else:
@@ -235,15 +251,22 @@ class _Loader:
                 done.extend(self._customised(template, filled))
         return Loaded(tuple(done), frozenset(self._made | filler.used), tuple(self._files), self._notes)
 
+    def give_up(self, at: Setting, found: str) -> Loaded:
+        """Say why nothing comes of it."""
+        self._notes.problem(at, found)
+        return Loaded((), frozenset(), tuple(self._files), self._notes)
+
     def _customised(self, template: str, use: Setting) -> Iterator[Setting]:
         """Give what a custom option stands for: its template, with the words of its value for $1, $2 ..."""
         words = use.value.split(" ") if use.value else [""]
         for part in filter(None, template.split(";")):
-            key, equals, value = part.partition("=")
+            self._count(use)
+            made = replace(use, value=part)
+            for number, word in enumerate(words if "$" in part else (), 1):
+                made = replace(made, value=replaced(made, f"${number}", word))
+            key, equals, value = self._counted(made.value).partition("=")
             if not equals:
                 return
-            for number, word in enumerate(words, 1):
-                key, value = key.replace(f"${number}", word), value.replace(f"${number}", word)
             if key in _DIRECTIVES:
                 self._notes.problem(use, f"a custom option cannot stand for {key}")
             else:
@@ -277,4 +300,4 @@ def split_section(address: str) -> tuple[str, str]:
 
 
 def _with(setting: Setting, context: str | None) -> Setting:
-    return setting if context is None else replace(setting, value=setting.value.replace("%(_)", context))
+    return setting if context is None else replace(setting, value=replaced(setting, "%(_)", context))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from pyemperor.protocol.dialect.bounds import backtracks
 from pyemperor.protocol.dialect.settings import Notes, Setting, World
 
 #: What ``%(_)`` stands for in a body, once for each time that it is carried out; None leaves it alone.
@@ -78,7 +79,11 @@ class Asked:
 
 
 def _for_glob(asked: Asked) -> Values:
-    found = asked.world.glob(asked.path)
+    try:
+        found = asked.world.glob(asked.path)
+    except OSError as error:
+        asked.notes.problem(asked.head, f"{asked.data}: {reason(error)}")
+        return []
     if asked.data.startswith("/"):
         return [*found] or [asked.data]
     return [posixpath.relpath(path, asked.world.cwd) for path in found] or [asked.data]
@@ -112,8 +117,12 @@ def _variable(asked: Asked, known: Mapping[str, str]) -> tuple[bool, str | None]
 
 def _hostname_matches(asked: Asked) -> bool:
     try:
-        return re.search(asked.data, asked.world.hostname) is not None
-    except re.error as error:
+        if not backtracks(asked.data):
+            return re.search(asked.data, asked.world.hostname) is not None
+        remedy = "repeat no group, and nothing more than three times"
+        asked.notes.problem(asked.head, f"{asked.data} could search for ever", remedy=remedy)
+        return False
+    except (re.error, RecursionError, OverflowError) as error:
         asked.notes.problem(asked.head, f"{asked.data} is no regular expression: {error}")
         return False
 

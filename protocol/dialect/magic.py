@@ -8,6 +8,7 @@ import posixpath
 import re
 from collections.abc import Mapping
 
+from pyemperor.protocol.dialect.bounds import substitute
 from pyemperor.protocol.dialect.settings import World
 
 _REFERENCE = re.compile("%(.)")
@@ -60,10 +61,10 @@ def _of_file(name: str, section: str, world: World) -> dict[str, str]:
 def expand_magic(text: str, table: Mapping[str, str]) -> tuple[str, list[str]]:
     """Replace the variables in one line; also give the letters that mean nothing, which vanish as in uWSGI.
 
-    A percent sign at the end of the line stays.
+    A percent sign at the end of the line stays. What becomes too long is cut where it does.
     """
     unknown = [letter for letter in _REFERENCE.findall(text) if letter not in table and not letter.isdigit()]
-    return _REFERENCE.sub(lambda match: table.get(match[1], ""), text), unknown
+    return substitute(_REFERENCE, lambda match: table.get(match[1], ""), text), unknown
 
 
 def _absolute(name: str, world: World) -> str:

@@ -9,6 +9,7 @@ import posixpath
 import re
 from collections.abc import Callable, Mapping
 
+from pyemperor.protocol.dialect.bounds import LONGEST, substitute
 from pyemperor.protocol.dialect.logic import reason
 from pyemperor.protocol.dialect.settings import Notes, Setting, World
 from pyemperor.protocol.report import did_you_mean
@@ -18,8 +19,6 @@ _FILE = re.compile(r"@\(([^)@]+)\)")
 _PLACEHOLDER = re.compile(r"%\(([^)%]+)\)")
 _NUMBER = re.compile(r"[ \t]*([-+]?\d{1,19})")
 _SCHEME = re.compile(r"[a-z]+://")
-#: A value that grows beyond this doubles itself.
-LONGEST = 65536
 #: Options that have words of their own in %(...), which are no placeholders.
 _TEMPLATES = frozenset({"log-format", "logformat", "log-req-format", "log-encoder", "log-req-encoder"})
 
@@ -39,12 +38,17 @@ class Placeholders:
     def fill(self, setting: Setting) -> str:
         """Give the value of ``setting`` with everything in it replaced."""
         environ = self._world.environ
-        text = _ENVIRONMENT.sub(lambda match: environ.get(match[1], match[0]), setting.value)
-        text = _FILE.sub(lambda match: self._content(match[1], setting), text)
-        text = _PLACEHOLDER.sub(lambda match: self._resolve(match, setting), text)
-        if len(text) > LONGEST:
-            self._notes.problem(setting, f"more than {LONGEST} characters once its placeholders are filled in")
-            return ""
+        text = setting.value
+        steps: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
+            (_ENVIRONMENT, lambda match: environ.get(match[1], match[0])),
+            (_FILE, lambda match: self._content(match[1], setting)),
+            (_PLACEHOLDER, lambda match: self._resolve(match, setting)),
+        )
+        for pattern, new in steps:
+            text = substitute(pattern, new, text)
+            if len(text) > LONGEST:
+                self._notes.problem(setting, f"more than {LONGEST} characters once its placeholders are filled in")
+                return ""
         return text
 
     def _content(self, path: str, setting: Setting) -> str:
@@ -65,7 +69,7 @@ class Placeholders:
         if value is not None:
             return value
         if setting.key not in _TEMPLATES and match[1] != "_":
-            near = did_you_mean(match[1], self._first)
+            near = "" if self._notes.many else did_you_mean(match[1], self._first)
             self._notes.warning(setting, f"no placeholder {match[1]}: it stays as it is written", remedy=near)
         return match[0]
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pyemperor.protocol.errors import Problem
+from pyemperor.protocol.report import MOST_TOLD
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,11 @@ class Notes:
 
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
+
+    @property
+    def many(self) -> bool:
+        """Whether there are more than anybody is told: then it is not worth looking for what was meant."""
+        return len(self.problems) + len(self.warnings) > MOST_TOLD
 
     def problem(self, at: Setting, found: str, expected: str = "", remedy: str = "") -> None:
         """Note what makes the configuration unusable."""

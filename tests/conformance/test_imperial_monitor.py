@@ -464,7 +464,7 @@ def test_a_file_too_large_is_refused_unread_and_the_others_are_served(watch: Wat
     monitor = Monitor.start(Threads(), sources, emperor.heard.put, NEVER)
     refused = emperor.next()
     assert isinstance(refused, Refuse)
-    assert "larger than 1048576 bytes" in str(refused.problems[0])
+    assert "larger than 256 KiB" in str(refused.problems[0])
     assert emperor.govern() == ("b", "one")
     monitor.stop()
 

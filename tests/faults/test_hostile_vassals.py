@@ -68,7 +68,7 @@ def test_files_of_any_size_and_kind_are_survived(serve: Serve, vassals: Path) ->
     with (vassals / "app.ini").open("wb") as file:
         file.truncate(1 << 40)
     server = serve({"still": ""}, FOLDER)
-    assert "larger than 1048576 bytes" in server.until(event="refused", actor="master:app")["message"]
+    assert "larger than 256 KiB" in server.until(event="refused", actor="master:app")["message"]
     server.ready("master:still")
     write(vassals, f"include = \"{vassals / 'fifo.toml'}\"", name="includes")
     server.until(event="refused", actor="master:includes")

@@ -144,7 +144,7 @@ def test_what_never_ends_or_is_too_long_is_refused_and_hangs_nobody(serve: Serve
         write(vassals, f"include = ../shared/{name}.ini", name)
     server = start(serve)
     server.until(lambda entry: "it is no regular file" in entry["message"], actor="master:fifo")
-    server.until(lambda entry: "it is larger than 1048576 bytes" in entry["message"], actor="master:long")
+    server.until(lambda entry: "it is larger than 256 KiB" in entry["message"], actor="master:long")
     write(vassals, "env = WORD=own")
     server.ready("master:app")
     assert says(server) == "own"
