@@ -326,23 +326,24 @@ class ForkServer:
         """Kill what the dead left behind; report a death when nothing is left, or cannot be killed."""
         if not self._deaths:
             return
+        deaths, self._deaths = self._deaths, []
         remnants = living_descendants([os.getpid()], besides=self._children)
         for pid in remnants:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        if not remnants:
+            self._reap()  # whoever died of an earlier blow is buried before it is said to be gone
         now = time.monotonic()
-        waiting = []
-        for death in self._deaths:
+        for death in deaths:
             death.swept.update(remnants)
             if remnants and now < death.since + _SWEEP:
-                waiting.append(death)
+                self._deaths.append(death)
             else:
                 code = os.waitstatus_to_exitcode(death.status)
                 exited = Exited(
                     death.child.id, max(code, -1), max(-code, 0), len(death.swept), tuple(remnants)
                 )
                 self._answer(death.child.office, exited)
-        self._deaths = waiting
 
 
 def _close_all_but(*spared: int) -> None:

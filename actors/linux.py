@@ -18,6 +18,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 _CLONE_FS = 0x00000200
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+#: How often the processes are looked at again because some ended meanwhile.
+_LOOKS = 5
 
 
 def _check(result: int) -> None:
@@ -84,13 +86,28 @@ def _processes() -> Iterator[tuple[int, int, str]]:
             yield int(entry), int(stat[1][1]), stat[0]
 
 
+def _snapshot() -> dict[int, tuple[int, str]]:
+    """Parent and state letter of every process, in which nobody is cut off from whoever it hangs below.
+
+    /proc is read bit by bit. A process whose parent has ended meanwhile would hang in the air, and what hangs in
+    the air would not be found below anybody: then all is read again. (Where /proc hides the processes of others,
+    that would never end.)
+    """
+    seen: dict[int, tuple[int, str]] = {}
+    for _ in range(_LOOKS):
+        seen = {pid: (parent, state) for pid, parent, state in _processes()}
+        if all(parent == 0 or parent in seen for parent, _ in seen.values()):
+            break
+    return seen
+
+
 def living_descendants(roots: Iterable[int], *, besides: Iterable[int] = ()) -> list[int]:
     """Pids of all processes below ``roots``, parents first, without zombies.
 
     What hangs below a pid in ``besides`` is left out, and so is that pid.
     """
     children: dict[int, list[tuple[int, str]]] = defaultdict(list)
-    for pid, parent, state in _processes():
+    for pid, (parent, state) in _snapshot().items():
         children[parent].append((pid, state))
     spared = set(besides)
     found: list[int] = []

@@ -244,7 +244,8 @@ def test_56_the_mercy_that_is_said_is_the_one_that_holds(
     begun = emperor.now
     emperor.start(name, f"{options}\n")
     emperor.said(f"your mercy for graceful operations on {said}$", begun)
-    assert emperor.count("reload-mercy clips worker-reload-mercy, which is 60", begun) == (name == "mercy-r")
+    line = emperor.said("^worker-reload-mercy = ", begun)
+    assert ("reload-mercy clips it" in line) == (name == "mercy-r")
 
 
 def test_57_defaults_stand_before_a_vassal_and_what_is_included_behind_it(emperor: Capital) -> None:
@@ -306,6 +307,6 @@ def test_hostile_files_harm_nobody(emperor: Capital) -> None:
         assert len(line) < 600
     emperor.start("unharmed")
     assert emperor.get("unharmed").status == 200
-    assert emperor.count("Traceback|defect|loop|device", begun) == 0
+    assert emperor.count("Traceback|defect", begun) == 0
     for name in [*hostile, "binary.ini", "loop.ini", "device.ini"]:
         (emperor.vassals / name).unlink()
