@@ -11,7 +11,7 @@ import struct
 import sys
 import termios
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_CHILD_SUBREAPER = 36
@@ -80,23 +80,23 @@ def _stat(pid: int) -> tuple[str, list[str]] | None:
     return fields[0], fields
 
 
-def _processes() -> Iterator[tuple[int, int, str]]:
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and (stat := _stat(int(entry))):
-            yield int(entry), int(stat[1][1]), stat[0]
+def _processes() -> dict[int, tuple[int, str]]:
+    """Parent and state letter of every process; nobody is missed, or cut off from whoever it hangs below.
 
-
-def _snapshot() -> dict[int, tuple[int, str]]:
-    """Parent and state letter of every process, in which nobody is cut off from whoever it hangs below.
-
-    /proc is read bit by bit. A process whose parent has ended meanwhile would hang in the air, and what hangs in
-    the air would not be found below anybody: then all is read again. (Where /proc hides the processes of others,
-    that would never end.)
+    /proc is read bit by bit. Who was forked meanwhile is looked for, until there is nobody new; and a process
+    whose parent has ended meanwhile hangs below another one now, and is looked at again. (Where /proc hides the
+    processes of others, that would never end.)
     """
     seen: dict[int, tuple[int, str]] = {}
     for _ in range(_LOOKS):
-        seen = {pid: (parent, state) for pid, parent, state in _processes()}
-        if all(parent == 0 or parent in seen for parent, _ in seen.values()):
+        new = {int(entry) for entry in os.listdir("/proc") if entry.isdigit()} - seen.keys()
+        new.update(pid for pid, (parent, _) in seen.items() if parent and parent not in seen)
+        for pid in new:
+            if stat := _stat(pid):
+                seen[pid] = int(stat[1][1]), stat[0]
+            else:
+                seen.pop(pid, None)
+        if not new:
             break
     return seen
 
@@ -107,7 +107,7 @@ def living_descendants(roots: Iterable[int], *, besides: Iterable[int] = ()) -> 
     What hangs below a pid in ``besides`` is left out, and so is that pid.
     """
     children: dict[int, list[tuple[int, str]]] = defaultdict(list)
-    for pid, (parent, state) in _snapshot().items():
+    for pid, (parent, state) in _processes().items():
         children[parent].append((pid, state))
     spared = set(besides)
     found: list[int] = []
@@ -129,7 +129,7 @@ def group_lives(group: int) -> bool:
 
 def children(parent: int) -> list[tuple[int, str]]:
     """Pid and state letter of the children of ``parent``; ``Z`` has died and was not waited for."""
-    return [(pid, state) for pid, its_parent, state in _processes() if its_parent == parent]
+    return [(pid, state) for pid, (its_parent, state) in _processes().items() if its_parent == parent]
 
 
 def zombies(parent: int) -> list[int]:

@@ -64,6 +64,7 @@ def test_a_daemon_has_a_clean_slate_and_its_words_are_in_the_log(serve: Serve) -
     (pid,) = said(server, "daemon:app/1", "b ")
     assert os.getsid(int(pid)) == os.getpgid(int(pid)) == int(pid)
     assert int(pid) in [child for child, _ in children(server.pid("daemon:app/1"))]
+    server.until(lambda entry: entry["message"] == "3", event="output")
     inherited = {line for entry in server.since(event="output") if (line := entry["message"]).isdigit()}
     assert inherited == {"0", "1", "2", "3"}, "3 is how ls looks"
     entry = server.until(actor="daemon:app/1", event="output")
