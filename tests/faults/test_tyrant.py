@@ -161,6 +161,38 @@ def test_a_file_that_changes_hands_stops_its_vassal_and_starts_it_as_the_other(f
     assert server.stop() == 0
 
 
+def test_one_that_sleeps_changes_hands_as_well(folder: Path, rule: Rule) -> None:
+    file = vassal(folder, WWW, more="on-demand = true\n")
+    server = rule()
+    server.until(actor="master:app", state="SLEEPING")
+    assert (folder / "app.http").stat().st_uid == WWW.uid
+    server.mark()
+    NOBODY.owns(file)
+    server.until(actor="master:app", state="SLEEPING")
+    assert (folder / "app.http").stat().st_uid == NOBODY.uid
+    assert served_as(server) == expected(NOBODY)
+    assert server.stop() == 0
+
+
+def test_what_a_vassal_wants_done_as_root_is_done_as_its_owner(folder: Path, rule: Rule) -> None:
+    word = f"id -u > {folder}/{{}}.id"
+    options = {
+        "exec-asap": word.format("asap"),
+        "exec-as-root": word.format("root"),
+        "exec-as-user": word.format("user"),
+        "attach-daemon": word.format("daemon") + "; exec sleep 1000",
+    }
+    vassal(folder, WWW, more="".join(f"{key} = {value}\n" for key, value in options.items()))
+    server = rule(f'exec-as-vassal = "{word.format("emperor")}"\n')
+    server.ready("master:app", "daemon:app/1")
+    assert served_as(server) == expected(WWW)
+    until(folder, lambda: (folder / "daemon.id").exists() and (folder / "daemon.id").read_text() != "")
+    said = {name: (folder / f"{name}.id").read_text() for name in ("asap", "root", "user", "daemon", "emperor")}
+    theirs = f"{WWW.uid}\n"
+    assert said == {"asap": theirs, "root": theirs, "user": theirs, "daemon": theirs, "emperor": "0\n"}
+    assert server.stop() == 0
+
+
 # ---- who they are not ---------------------------------------------------------------------------------------
 
 
