@@ -9,8 +9,8 @@ from pyemperor.protocol.values import COUNT, FLAG, INTEGER, MEGABYTES, PATH, SIZ
 _ALWAYS = "it is always so"
 
 PROCESSES: tuple[Option, ...] = (
-    Option("vassal", "processes", COUNT, 1, "worker processes", least=1, aliases=("workers",)),
-    Option("vassal", "threads", COUNT, 1, "requests that each worker serves at a time", least=1),
+    Option("vassal", "processes", COUNT, 1, "worker processes", least=1, most=1024, aliases=("workers",)),
+    Option("vassal", "threads", COUNT, 1, "requests that each worker serves at a time", least=1, most=1024),
     Option("vassal", "heartbeat", TIME, 0.0, "time between two beats to the Emperor; a third of "
            "emperor-required-heartbeat where that is shorter, or when 0"),
     Option("vassal", "worker-reload-mercy", TIME, 60.0, "time that a worker has to finish its requests"),
