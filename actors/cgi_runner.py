@@ -245,17 +245,18 @@ class ErrorPipe:
 
     def end(self) -> None:
         """Log what the script has said; whoever speaks from now on is one that it has left behind."""
-        self._drain()
+        self.drain()
         if self._partial:
             self._say(self._partial)
             self._partial = b""
         self._script = self._id = ""
 
     def _ready(self, _mask: int) -> Iterable[object]:
-        self._drain()
+        self.drain()
         return ()
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
+        """Log the lines that are whole."""
         try:
             data = os.read(self._read, 65536)
         except BlockingIOError:

@@ -66,8 +66,12 @@ class Hands:
         def source(_mask: int) -> Iterable[object]:
             self._inbox.unwatch(pidfd)
             os.close(pidfd)
-            self._output.end()
-            return [ProgramEnded(pid, _how(pid))]
+            ended = ProgramEnded(pid, _how(pid))
+            if self.left():
+                self._output.drain()  # who is left may finish the line
+            else:
+                self._output.end()
+            return [ended]
 
         self._inbox.watch(pidfd, select.EPOLLIN, source)
 

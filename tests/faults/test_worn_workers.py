@@ -1,5 +1,6 @@
 """Workers that have done enough are replaced while requests come: none of those fails, no failure is counted."""
 
+import contextlib
 import os
 import random
 import signal
@@ -87,9 +88,10 @@ def test_workers_are_killed_while_they_are_replaced(serve: Serve) -> None:
         state = dice.choice(["READY", "STARTING"])
         entry = server.until(lambda one: one["actor"].startswith("worker:"), state=state)
         server.watch(dice.uniform(0, 0.1))
-        os.kill(entry["pid"], signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it may be worn out by then
+            os.kill(entry["pid"], signal.SIGKILL)
+            kills += 1
         await_end(entry["pid"])
-        kills += 1
     server.until(lambda one: one["actor"].startswith("worker:"), state="READY")
     statuses = Counter(traffic.stop())
     assert statuses[200] > 100

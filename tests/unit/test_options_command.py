@@ -25,7 +25,7 @@ def test_one_option_is_explained() -> None:
     assert said == (
         "processes (of a vassal): worker processes\n"
         "  here      honoured\n"
-        "  value     a whole number, at least 1\n"
+        "  value     a whole number, at least 1, at most 1024\n"
         "  default   1\n"
         "  also      workers\n"
     )
