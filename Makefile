@@ -36,14 +36,14 @@ check: $(VENV)/developer
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The tests come last, so that their summary closes the output. Many of them wait for a server: three at a time
+# The tests come last, so that their summary closes the output. Many of them wait for a server: four at a time
 # are done in half the time, also on two cores.
 test: check
 	@$(call need,nginx,nginx-light)
 	@$(call need,perl,perl)
 	@packages=$$(for one in $(REAL_PROGRAMS); do [ -e "$${one%=*}" ] || echo "$${one#*=}"; done); \
 		[ -z "$$packages" ] || ! command -v apt-get >/dev/null || packaging/install $$packages
-	$(BIN)/pytest -n 3 --dist worksteal
+	$(BIN)/pytest -n 4 --dist worksteal
 
 bench: $(VENV)/bench
 	@$(call need,nginx,nginx-light)

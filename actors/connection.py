@@ -100,7 +100,8 @@ class Connection:
         else:
             data = self._receive(min(CHUNK, self.missing - self._holds))
         if data == b"":
-            raise RequestError(f"the connection ended inside the request's body: {self.missing} bytes are missing")
+            missing = self.missing
+            raise RequestError(f"the connection ended inside the body of the request: {missing} bytes are missing")
         self.missing -= len(data or b"")
         return data or b""
 

@@ -176,7 +176,7 @@ def test_half_a_body_starts_nothing(tmp_path: Path) -> None:
         path = site.script("never.cgi", "echo started >&2")
         with connect(site.socket) as sock:
             sock.sendall(packet(path, method="POST", length=10) + b"12345")
-        assert "inside the request's body" in site.logged(path)["problem"]
+        assert "inside the body of" in site.logged(path)["problem"]
         assert not [record for record in site.server.log if record.get("event") == "stderr"]
 
 

@@ -44,6 +44,7 @@ cgi = "cgi-bin"
 processes = 1
 threads = 2
 """
+_END = "\0"
 SGR = re.compile(r"\x1b\[[\d;]*m")
 
 
@@ -72,9 +73,13 @@ class Screen:
         self.out: TextIO = os.fdopen(writing, "w", encoding="utf-8")
 
     def text(self) -> str:
+        """What was written; the kernel passes it on in parts, and not at once."""
+        self.out.write(_END)
         self.out.flush()
-        os.set_blocking(self._reading, False)
-        return os.read(self._reading, 65536).decode()
+        shown = b""
+        while not shown.endswith(_END.encode()):
+            shown += os.read(self._reading, 65536)
+        return shown.decode().removesuffix(_END)
 
     def close(self) -> None:
         self.out.close()
