@@ -3,7 +3,6 @@
 import heapq
 import itertools
 import time
-from collections.abc import Iterator
 
 #: Seconds of CLOCK_MONOTONIC: shared by all processes of the machine, never stepped, stands still in suspend.
 monotonic = time.monotonic
@@ -65,12 +64,14 @@ class Timers:
             self.cancelled -= 1
         return heap[0][0] if heap else None
 
-    def due(self, now: float) -> Iterator[object]:
-        """Take out and yield the messages that are due at ``now``, earliest first."""
+    def due(self, now: float) -> list[object]:
+        """Take out the messages that are due at ``now``, earliest first."""
+        messages: list[object] = []
         while (at := self.next_at()) is not None and at <= now:
             timer = heapq.heappop(self._heap)[2]
-            message, timer.message = timer.message, None
-            yield message
+            messages.append(timer.message)
+            timer.message = None
+        return messages
 
 
 #: So few cancelled timers are not worth a look.

@@ -24,7 +24,7 @@ from pyemperor.actors.siesta import Siesta, beat_of_worker
 from pyemperor.actors.supervision import ChildSpec, Shutdown, StartChild, Supervisor, TerminateChild
 from pyemperor.actors.wear import Memory, excess, limits_memory, longest_life
 from pyemperor.actors.workforce import Command, Dismiss, Hire, Kill, Workforce
-from pyemperor.protocol.messages import Beat, Birth, Message, Worn
+from pyemperor.protocol.messages import Beat, Birth, Core, Message, Worn
 
 _WORKERS = "workers"
 #: Seconds between two looks of ``cheaper``, uWSGI's master cycle; workers beat twice in that time.
@@ -180,9 +180,8 @@ class Crew(Overseer):
         match message:
             case Beat():
                 self._beats[child] = message
-                self._siesta.heard(self.count(0, self._now), self._now)
-                if self.enlisted and not self._resting and self._siesta.due(self._now):
-                    self.idle()
+                if self._vassal.idle:
+                    self._see_whether_idle()
             case Worn(reason=reason):
                 self._when_old_enough(child, reason)
 
@@ -205,11 +204,19 @@ class Crew(Overseer):
 
     def count(self, seq: int, now: float) -> Beat:
         """The heartbeat of all of them."""
-        beats = self._beats.values()
-        cores = tuple(core for beat in beats for core in beat.cores)
-        return Beat(seq, now, len(self._ready_at), self._served + sum(beat.requests for beat in beats), cores)
+        requests = self._served
+        cores: list[Core] = []
+        for beat in self._beats.values():
+            requests += beat.requests
+            cores += beat.cores
+        return Beat(seq, now, len(self._ready_at), requests, tuple(cores))
 
     # ---- none while nobody asks -----------------------------------------------------------------------------
+
+    def _see_whether_idle(self) -> None:
+        self._siesta.heard(self.count(0, self._now), self._now)
+        if self.enlisted and not self._resting and self._siesta.due(self._now):
+            self.idle()
 
     def idle(self) -> None:
         """Nobody has asked for anything for as long as ``idle`` says: rest until somebody does."""

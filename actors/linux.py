@@ -18,6 +18,10 @@ _PR_SET_CHILD_SUBREAPER = 36
 _CLONE_FS = 0x00000200
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+# Plain numbers: an operation on a flag of an enum costs as much as the system call that it is for.
+_CMSG_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
+_TRUNCATED = int(socket.MSG_CTRUNC | socket.MSG_TRUNC)
+_INT = array.array("i").itemsize
 #: How often the processes are looked at again because some ended meanwhile.
 _LOOKS = 5
 
@@ -60,13 +64,12 @@ def receive_fds(sock: socket.socket, size: int, most: int) -> tuple[bytes, list[
 
     socket.recv_fds() does not pass its flags on: what it receives is inherited by every script.
     """
-    space = socket.CMSG_SPACE(most * array.array("i").itemsize)
-    data, ancillary, flags, _ = sock.recvmsg(size, space, socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, flags, _ = sock.recvmsg(size, socket.CMSG_SPACE(most * _INT), _CMSG_CLOEXEC)
     fds = array.array("i")
     for level, kind, rights in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
-    return data, fds.tolist(), bool(flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC))
+    return data, fds.tolist(), bool(flags & _TRUNCATED)
 
 
 def _stat(pid: int) -> tuple[str, list[str]] | None:

@@ -196,7 +196,8 @@ class Overseer(Actor):
         match message:
             case Beat(sent_at=sent_at):
                 self._consult(self._judge.handle(detector.Heard(key.name, sent_at), self._now))
-                self.journal.trace(Trace(self._now, child.birth.actor, "beat", "", child.life.pid))
+                if self.journal.up is not None:
+                    self.journal.trace(Trace(self._now, child.birth.actor, "beat", "", child.life.pid))
                 self.child_said(key.name, message)
             case Alive(nonce=nonce):
                 self._consult(self._judge.handle(detector.Answered(key.name, nonce), self._now))

@@ -114,7 +114,7 @@ class Pipe:
             self._waiting.popleft()
         self._inbox.watch(self._sock.fileno(), select.EPOLLIN, self._ready)
 
-    def _ready(self, mask: int) -> Iterable[object]:
+    def _ready(self, mask: int, *, to_the_end: bool = False) -> Iterable[object]:
         if mask & select.EPOLLOUT:
             self._flush()
         messages: list[object] = []
@@ -130,6 +130,8 @@ class Pipe:
                     raise LinkError("the peer sent descriptors that belong to no message")
                 if len(self._waiting) > 2 * MAX_WAITING:
                     raise LinkError(f"the peer has not read {len(self._waiting)} messages")
+                if len(data) < _CHUNK and not to_the_end:
+                    break  # most likely all there is; epoll tells when not
         except BlockingIOError:
             pass
         except (LinkError, OSError) as error:
@@ -145,7 +147,7 @@ class Pipe:
 
     def rest(self) -> Iterable[object]:
         """What a peer that is dead has left to be read: everything, since nothing more can come."""
-        return self._ready(select.EPOLLIN) if self._sock.fileno() >= 0 else ()
+        return self._ready(select.EPOLLIN, to_the_end=True) if self._sock.fileno() >= 0 else ()
 
     def unread(self) -> int:
         """Bytes of ours that the peer has not read (SIOCOUTQ), 0 when the link is closed."""

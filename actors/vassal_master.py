@@ -2,9 +2,9 @@
 
 import math
 import random
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from signal import SIGHUP
 from typing import Any
 
 from pyemperor.actors.actor import System
@@ -12,6 +12,7 @@ from pyemperor.actors.clock import wall
 from pyemperor.actors.crew import Crew, Gauges
 from pyemperor.actors.host import Host, HostLost
 from pyemperor.actors.journal import Journal
+from pyemperor.actors.lifecycle import Said
 from pyemperor.actors.overseer import Overseer
 from pyemperor.actors.retinue import Retinue
 from pyemperor.actors.superior import FromParent, ParentLost, Superior, Terminated, Upward
@@ -71,10 +72,13 @@ class VassalMaster(Crew):
 
     def handle(self, message: Any, now: float) -> Any:
         self._now = now
-        if message == Terminated(SIGHUP):
-            self._superior.link.send(Renew())
-            return
         match message:
+            case Said():
+                super().handle(message, now)
+                return
+            case Terminated(signal=signal.SIGHUP):
+                self._superior.link.send(Renew())
+                return
             case FromParent(message=Stop()):
                 self._retinue.run_phase("emperor-stop")
             case ParentLost():

@@ -195,7 +195,7 @@ class Worker(Actor):
 
     def _beat(self, seq: int, now: float) -> Beat:
         self._reap()  # a zombie may wait that long
-        cores = tuple(
+        cores = [
             Core(
                 core.busy_since > 0,
                 max(0.0, now - core.busy_since) if core.busy_since else 0.0,
@@ -203,8 +203,8 @@ class Worker(Actor):
                 core.pid,
             )
             for core in self._cores
-        )
-        return Beat(seq, now, 0, sum(core.requests for core in cores), cores)
+        ]
+        return Beat(seq, now, 0, sum([core.requests for core in cores]), tuple(cores))
 
     def _finish(self, mercy: float, why: str) -> None:
         if self._stopping:

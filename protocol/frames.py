@@ -7,7 +7,7 @@ would not accept, so a peer that sends garbage costs nothing and is named a :cla
 
 import struct
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import msgpack
 import msgspec
@@ -26,8 +26,8 @@ HEADER_SIZE = _HEADER.size
 def encode(message: msgspec.Struct) -> bytes:
     """The frame that carries ``message``; raises :class:`LinkError` when it is larger than a frame may be."""
     # Text from outside may hold lone surrogates, which UTF-8 cannot say.
-    packed = msgpack.packb(msgspec.to_builtins(message), use_bin_type=True, unicode_errors="backslashreplace")
-    body = cast(bytes, packed)
+    plain = msgspec.to_builtins(message)
+    body: bytes = msgpack.packb(plain, use_bin_type=True, unicode_errors="backslashreplace")
     if len(body) > MAX_FRAME:
         raise LinkError(
             f"a {type(message).__name__} of {len(body)} bytes is larger than a frame ({MAX_FRAME})"
@@ -84,4 +84,4 @@ class FrameDecoder:
                 return
             body = bytes(memoryview(buffer)[HEADER_SIZE:end])
             del buffer[:end]
-            yield cast(Message, _message(body, self._union))
+            yield _message(body, self._union)
