@@ -1,6 +1,5 @@
 """The files that one reading of a configuration opened or looked for, each in the version that was read."""
 
-import hashlib
 import os
 from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar
@@ -81,8 +80,7 @@ class Opened:
 
 
 def _contents(fd: int, path: str) -> tuple[bytes, Hashable]:
-    """What is in a file, and its version: time, device, inode and digest."""
+    """What is in a file, and its version: time, device, inode and hash."""
     found = os.fstat(fd)
     data = contents(fd, path)
-    digest = hashlib.blake2b(data, digest_size=16).digest()
-    return data, (found.st_mtime_ns, found.st_dev, found.st_ino, digest)
+    return data, (found.st_mtime_ns, found.st_dev, found.st_ino, hash(data))
