@@ -1,9 +1,9 @@
 """The ``pyemperor`` command."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from pyemperor import __version__
 from pyemperor.protocol.errors import ConfigError, Problem
@@ -13,156 +13,155 @@ from pyemperor.protocol.scenario import Scenario
 if TYPE_CHECKING:
     from pyemperor.protocol.control import Request
 
-_HELP = "Runs CGI programs behind nginx, supervised the Erlang way: an Emperor, its vassals, their workers."
-
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=_HELP, pretty_exceptions_enable=False)
-
-File = Annotated[str, typer.Argument(metavar="FILE", help="A scenario file, such as scenarios/cgi.toml.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Give a parameter of the file another value."),
-]
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"pyemperor {__version__}")
-        raise typer.Exit
+_FILE = click.argument("file", metavar="FILE")
+_NAME = click.argument("name", metavar="[NAME]", required=False)
+_SET = click.option(
+    "--set", "parameters", metavar="NAME=VALUE", multiple=True, callback=lambda *args: _named(args[2]),
+    help="Give a parameter of the file another value.",
+)
+_SOCKET = click.option("--socket", metavar="PATH", help="The Emperor's control socket, if several run here.")
+_JSON = click.option("--json", is_flag=True, help="Answer with one JSON object.")
 
 
-@app.callback()
-def _pyemperor(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
+class _InOrder(click.Group):
+    """The commands in the order in which they are needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
 
 
-@app.command()
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pyemperor", message="%(prog)s %(version)s")
+def app() -> None:
+    """Run CGI programs behind nginx, supervised the Erlang way: an Emperor, its vassals, their workers."""
+
+
+@app.command(short_help="Serve the vassals of FILE, or play its scenario.")
+@click.argument("file", metavar="[FILE]", required=False)
+@_SET
+@click.option(
+    "--emperor", "folders", metavar="DIR", multiple=True,
+    help="Watch this folder of vassal files (dir://, glob://).",
+)
+@click.option("--simulate", is_flag=True, help="Play it in simulated time.")
+@click.option("--seed", type=int, metavar="N", help="Start of all randomness in simulated time.")
+@click.option("--json", is_flag=True, help="One JSON object a line; the last one is the verdict.")
 def run(
-    file: Annotated[
-        str | None,
-        typer.Argument(metavar="[FILE]", help="A scenario, such as scenarios/cgi.toml; or uWSGI's file for the"
-                       " Emperor or for a vassal: .ini, .yml, .json, .xml, .toml."),
-    ] = None,
-    set_: Set = None,
-    emperor: Annotated[
-        list[str] | None,
-        typer.Option("--emperor", metavar="DIR", help="Watch this folder of vassal files (dir://, glob://)."),
-    ] = None,
-    simulate: Annotated[bool, typer.Option("--simulate", help="Play it in simulated time.")] = False,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Start of all randomness in simulated time.")
-    ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a line; the last one is the verdict.")
-    ] = False,
-) -> None:
+    file: str | None,
+    parameters: dict[str, str],
+    folders: tuple[str, ...],
+    *,
+    simulate: bool,
+    seed: int | None,
+    json: bool,
+) -> int:
     """Serve the vassals of FILE until Ctrl-C or SIGTERM; one with a timeline ends by itself, with a verdict.
+
+    FILE is a scenario, such as scenarios/cgi.toml; or uWSGI's file for the Emperor or for a vassal: .ini, .yml,
+    .json, .xml, .toml.
 
     Exit code: 0 stopped as asked, or every expectation met; 1 not met, or could not start; 2 the file is wrong.
     """
-    parameters = _parameters(set_ or [])
-    scenario = _imperial(file, emperor or [])
+    scenario = _imperial(file, folders)
     if scenario is not None:
-        raise typer.Exit(_serve(scenario))
+        return _serve(scenario)
     assert file is not None
     scenario = _scenario(file, parameters)
     if simulate:
         from pyemperor.cli.play import simulate as play_simulated
 
-        raise typer.Exit(play_simulated(scenario, scenario.run.seed if seed is None else seed, json=json))
+        return play_simulated(scenario, scenario.run.seed if seed is None else seed, json=json)
     if scenario.has_timeline:
         from pyemperor.cli.play import play
 
-        raise typer.Exit(play(scenario, file, parameters, json=json))
-    raise typer.Exit(_serve(scenario))
+        return play(scenario, file, parameters, json=json)
+    return _serve(scenario)
 
 
 @app.command()
-def check(file: File, set_: Set = None) -> None:
-    """Say whether FILE is right, and what is wrong with it: of a vassal, of the Emperor, or a scenario."""
+@_FILE
+@_SET
+def check(file: str, parameters: dict[str, str]) -> int:
+    """Say whether FILE is right, and what is wrong with it.
+
+    It is one of a vassal, of the Emperor, or a scenario.
+    """
     if said := _checked(file):
-        typer.echo(f"{file}: no problem found; {said}")
-        return
-    scenario = _scenario(file, _parameters(set_ or []))
-    vassals = ", ".join(vassal.name for vassal in scenario.vassals)
-    typer.echo(f"{file}: no problem found; vassals: {vassals}")
+        click.echo(f"{file}: no problem found; {said}")
+    else:
+        vassals = ", ".join(vassal.name for vassal in _scenario(file, parameters).vassals)
+        click.echo(f"{file}: no problem found; vassals: {vassals}")
+    return 0
 
 
-Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="A vassal; without it all of them.")]
-Socket = Annotated[
-    str | None, typer.Option("--socket", metavar="PATH", help="The Emperor's control socket, if several run here.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")]
-
-
-@app.command()
-def status(name: Name = None, socket: Socket = None, json: Json = False) -> None:
+@app.command(short_help="Say how the vassals of a running Emperor are.")
+@_NAME
+@_SOCKET
+@_JSON
+def status(name: str | None, socket: str | None, *, json: bool) -> int:
     """Say how the vassals of a running Emperor are: state, generation, processes, and why."""
     from pyemperor.protocol import control
 
-    _control(control.Status(name=name), socket, json=json)
+    return _control(control.Status(name=name), socket, json=json)
 
 
-@app.command()
-def reload(
-    name: Name = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Until the new generation serves, or was refused.")] = False,
-    socket: Socket = None,
-    json: Json = False,
-) -> None:
+@app.command(short_help="Renew a vassal without losing a request.")
+@_NAME
+@click.option("--wait", is_flag=True, help="Until the new generation serves, or was refused.")
+@_SOCKET
+@_JSON
+def reload(name: str | None, socket: str | None, *, wait: bool, json: bool) -> int:
     """Start a new generation of a vassal beside the old one, which serves until the new one is ready.
 
     Exit code: 0 done, or begun without --wait; 1 refused, and what served goes on; 2 no Emperor could be asked.
     """
     from pyemperor.protocol import control
 
-    _control(control.Reload(name=name, wait=wait), socket, json=json)
+    return _control(control.Reload(name=name, wait=wait), socket, json=json)
 
 
-@app.command()
-def stop(name: Name = None, socket: Socket = None, json: Json = False) -> None:
+@app.command(short_help="Stop a vassal, or all of them and the Emperor.")
+@_NAME
+@_SOCKET
+@_JSON
+def stop(name: str | None, socket: str | None, *, json: bool) -> int:
     """Stop a vassal, or all of them and the Emperor; returns when the last process is gone."""
     from pyemperor.protocol import control
 
-    _control(control.Stop(name=name), socket, json=json)
+    return _control(control.Stop(name=name), socket, json=json)
 
 
-@app.command()
-def absolve(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A vassal.")],
-    socket: Socket = None,
-    json: Json = False,
-) -> None:
+@app.command(short_help="Forgive a vassal that failed: it starts at once.")
+@click.argument("name", metavar="NAME")
+@_SOCKET
+@_JSON
+def absolve(name: str, socket: str | None, *, json: bool) -> int:
     """Forgive a vassal that is cursed, exiled or waits after failures: it starts at once."""
     from pyemperor.protocol import control
 
-    _control(control.Absolve(name=name), socket, json=json)
+    return _control(control.Absolve(name=name), socket, json=json)
 
 
-def _control(request: "Request", path: str | None, *, json: bool) -> None:
+@app.command()
+@_NAME
+@click.option("--json", is_flag=True, help="One JSON object a line.")
+def options(name: str | None, *, json: bool) -> int:
+    """Explain uWSGI's options, and what becomes of each here."""
+    from pyemperor.cli.explain import explain
+
+    return explain(name, json=json)
+
+
+def _control(request: "Request", path: str | None, *, json: bool) -> int:
     from pyemperor.cli.light import import_loguru
 
     import_loguru()
     from pyemperor.cli.control import command
 
-    raise typer.Exit(command(request, path, json=json))
+    return command(request, path, json=json)
 
 
-@app.command()
-def options(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="An option; without it all.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
-) -> None:
-    """Explain uWSGI's options, and what becomes of each here."""
-    from pyemperor.cli.explain import explain
-
-    raise typer.Exit(explain(name, json=json))
-
-
-def _imperial(file: str | None, folders: list[str]) -> Scenario | None:
+def _imperial(file: str | None, folders: tuple[str, ...]) -> Scenario | None:
     """What uWSGI's file of an Emperor or of one vassal says, and ``--emperor``; None for a scenario."""
     import msgspec
 
@@ -174,7 +173,7 @@ def _imperial(file: str | None, folders: list[str]) -> Scenario | None:
             if not folders:
                 problem = Problem("command line", 0, "", "nothing to run", remedy="name a FILE, or --emperor DIR")
                 raise ConfigError(problem)
-            return Scenario("emperor", (), emperor=EmperorOptions(emperor=tuple(folders)))
+            return Scenario("emperor", (), emperor=EmperorOptions(emperor=folders))
         if kind_of(file) == "scenario":
             if folders:
                 found = "a scenario names its folders itself"
@@ -184,7 +183,7 @@ def _imperial(file: str | None, folders: list[str]) -> Scenario | None:
         scenario = run_by(file)
     except ConfigError as error:
         show_problems(error)
-        raise typer.Exit(2) from None
+        raise SystemExit(2) from None
     show_warnings(scenario.warnings)
     more = (*scenario.emperor.emperor, *folders)
     return msgspec.structs.replace(scenario, emperor=msgspec.structs.replace(scenario.emperor, emperor=more))
@@ -207,16 +206,16 @@ def _checked(file: str) -> str:
                 return ""
     except ConfigError as error:
         show_problems(error)
-        raise typer.Exit(2) from None
+        raise SystemExit(2) from None
     show_warnings(warnings)
     return said
 
 
-def _parameters(pairs: list[str]) -> dict[str, str]:
+def _named(pairs: tuple[str, ...]) -> dict[str, str]:
+    """Parameters by name; raises BadParameter."""
     for pair in pairs:
         if "=" not in pair:
-            typer.echo(f"pyemperor: --set {pair}: write it as NAME=VALUE", err=True)
-            raise typer.Exit(2)
+            raise click.BadParameter(f"{pair!r}: write it as NAME=VALUE")
     return dict(pair.split("=", 1) for pair in pairs)
 
 
@@ -228,7 +227,7 @@ def _scenario(file: str, parameters: dict[str, str]) -> Scenario:
         scenario = read_scenario(file, parameters)
     except ConfigError as error:
         show_problems(error)
-        raise typer.Exit(2) from None
+        raise SystemExit(2) from None
     show_warnings(scenario.warnings)
     return scenario
 
@@ -252,10 +251,14 @@ def _serve(scenario: Scenario) -> int:
 def main() -> int:
     """Run the command; the value is the exit code."""
     try:
-        app(standalone_mode=True)
+        return int(app(standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return 1
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from pyemperor.cli.explain import explain
 from pyemperor.cli.main import app
@@ -15,8 +15,8 @@ SEED = Path(__file__).parents[1] / "seed"
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
-    said = CliRunner().invoke(app, arguments)
-    return said.exit_code, said.stdout, said.stderr
+    said = CliRunner().invoke(app, arguments, standalone_mode=False)
+    return said.exit_code or said.return_value, said.stdout, said.stderr
 
 
 def test_one_option_is_explained() -> None:
