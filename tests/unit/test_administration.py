@@ -49,7 +49,7 @@ class Play:
         self.outcomes: list[Outcome] = []
         self.statuses: list[int] = []
         self.world = World(Scenario("test", vassals), seed, self.traces.append)
-        self.world.run_until(5)
+        self.world.run_until(4.5)  # between two beats
         self.sockets_taken = False
         sockets, bind = self.world._sockets, self.world._sockets.bind
 
