@@ -21,6 +21,7 @@ import gc
 import grp
 import os
 import pwd
+import resource
 import select
 import signal
 import socket
@@ -110,13 +111,19 @@ class _Death:
 class ForkServer:
     """Forks, reaps and sweeps, until the Emperor's office is closed and no child is left.
 
-    A child calls ``privileged`` before it becomes the vassal's user.
+    A child calls ``privileged`` before it becomes the vassal's user. ``files`` is its limit of open files, soft and
+    hard: ours may be a higher one, since each master has an office here.
     """
 
     def __init__(
-        self, sock: socket.socket, lives: Mapping[str, Life], privileged: Callable[[Birth], None] = lambda _: None
+        self,
+        sock: socket.socket,
+        lives: Mapping[str, Life],
+        privileged: Callable[[Birth], None] = lambda _: None,
+        files: tuple[int, int] | None = None,
     ) -> None:
         self._lives = lives
+        self._files = files
         self._privileged = privileged
         self._emperor = _Office(sock)
         self._offices: dict[int, _Office] = {sock.fileno(): self._emperor}
@@ -290,6 +297,8 @@ class ForkServer:
                 signal.signal(number, signal.SIG_DFL)
             os.setsid()
             _close_all_but(0, 1, 2, *fds, *([office.fileno()] if office else []))
+            if self._files is not None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, self._files)
             setproctitle(birth.title)
             link, *listeners = (socket.socket(fileno=fd) for fd in fds)
             if birth.kind != "master":

@@ -209,8 +209,12 @@ def fork_server(
     level: str,
     registered: Iterable[str] = (),
     warm_up: Callable[[str, str], None] = lambda *_: None,
+    files: tuple[int, int] | None = None,
 ) -> int:
-    """Run the fork server at the Emperor's office ``fd``; ``warm_up`` is what it does before it forks."""
+    """Run the fork server at the Emperor's office ``fd``; ``warm_up`` is what it does before it forks.
+
+    ``files`` is the limit of open files, soft and hard, of what it forks; its own stays as it is.
+    """
     setproctitle("pyemperor fork-server")
     log_to_stderr(log_style, level=level, actor="fork-server")
     load_registered(registered)
@@ -221,4 +225,4 @@ def fork_server(
         "worker": live_as_worker,
         **dict.fromkeys(("daemon", "cron", "hook", "touch"), live_as_attendant),
     }
-    return ForkServer(socket.socket(fileno=fd), lives, open_log).serve()
+    return ForkServer(socket.socket(fileno=fd), lives, open_log, files).serve()

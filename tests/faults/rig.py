@@ -1,7 +1,9 @@
 """A real server in processes of its own. What it says tells what happens, so that nothing is polled for."""
 
+import contextlib
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -9,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +267,17 @@ def await_end(pid: int, seconds: float = PATIENCE) -> None:
         assert select.select([pidfd], [], [], seconds)[0], f"process {pid} lives"
     finally:
         os.close(pidfd)
+
+
+@contextlib.contextmanager
+def open_files(limit: int) -> Iterator[None]:
+    """Whoever is started within may have so many files open, and may raise that limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class Traffic:

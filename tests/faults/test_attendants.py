@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pyemperor.actors.linux import children, living_descendants
-from tests.faults.rig import PATIENCE, Serve, Server, await_end, ended
+from tests.faults.rig import PATIENCE, Serve, Server, await_end, ended, open_files
 
 QUICK = """
 processes = 1
@@ -69,6 +69,22 @@ def test_a_daemon_has_a_clean_slate_and_its_words_are_in_the_log(serve: Serve) -
     assert inherited == {"0", "1", "2", "3"}, "3 is how ls looks"
     entry = server.until(actor="daemon:app/1", event="output")
     assert entry["vassal"] == "app"
+    assert server.stop() == 0
+
+
+def test_programs_beside_the_workers_have_the_limit_of_files_that_the_emperor_was_given(serve: Serve) -> None:
+    """The Emperor and its fork server raise theirs."""
+    say = "echo limit $(ulimit -n)"
+    options = f"""
+    exec-as-root = "{say}"
+    hook-master-start = "exec:{say}"
+    attach-daemon = "{say}; exec sleep 1000"
+    """
+    with open_files(64):
+        server = serve({"app": vassal(options)}, f'exec-as-vassal = "{say}"')
+    assert said(server, "daemon:app/1", "limit ") == ["64"]
+    hooks = [entry["actor"] for entry in server.since(event="output", message="limit 64")]
+    assert sorted(hooks) == ["daemon:app/1", "hook:app/root", "hook:app/root", "hook:app/user"]
     assert server.stop() == 0
 
 
