@@ -1,4 +1,4 @@
-"""The fork server's process: ``python -P -m pyemperor.cli.fork_server FD SOFT:HARD LOG-STYLE LEVEL [HANDLER ...]``.
+"""The fork server's process: ``python -P -m pyemperor.cli.fork_server FD FILES LOG-STYLE LEVEL [HANDLER ...]``.
 
 It imports everything that the processes it forks need, once, and nothing of the command line.
 """
@@ -11,7 +11,7 @@ from pyemperor.cli.light import import_loguru
 def main(arguments: list[str]) -> int:
     """Serve the Emperor's office, descriptor FD, with the handlers that other packages register.
 
-    SOFT and HARD are the limits of open files of whatever is forked.
+    FILES is the limit of open files of whatever is forked, ``SOFT:HARD``.
     """
     import_loguru()
     from pyemperor.cli.processes import fork_server
