@@ -111,8 +111,8 @@ class _Death:
 class ForkServer:
     """Forks, reaps and sweeps, until the Emperor's office is closed and no child is left.
 
-    A child calls ``privileged`` before it becomes the vassal's user. ``files`` is its limit of open files, soft and
-    hard: ours may be a higher one, since each master has an office here.
+    A child calls ``privileged`` before it becomes the vassal's user. ``files`` is its limit of open files, soft
+    and hard: ours may be a higher one, since each master has an office here.
     """
 
     def __init__(
