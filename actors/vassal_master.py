@@ -25,6 +25,7 @@ from pyemperor.protocol.messages import (
     NotReady,
     Office,
     Ready,
+    Reloading,
     Renew,
     RenewWorkers,
     Stop,
@@ -81,6 +82,9 @@ class VassalMaster(Crew):
                 return
             case FromParent(message=Stop()):
                 self._retinue.run_phase("emperor-stop")
+            case FromParent(message=Reloading()):
+                self._retinue.run_phase("emperor-reload")
+                return
             case ParentLost():
                 self._retinue.run_phase("emperor-lost")
         if self._superior.take(message, now) or self._retinue.take(message):

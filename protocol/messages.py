@@ -107,6 +107,10 @@ class RenewWorkers(Message, frozen=True, tag="renew-workers"):
     reason: str
 
 
+class Reloading(Message, frozen=True, tag="reloading"):
+    """Emperor to master: another generation of the vassal starts beside this one (uWSGI's byte 1)."""
+
+
 # ---- any process to its parent, up to whoever watches -------------------------------------------------
 
 
@@ -306,5 +310,5 @@ class Office(Message, frozen=True, tag="office"):
 OfficeMessage = Fork | Kill | Adopt | Forked | ForkFailed | Exited
 LinkMessage = (
     Ready | NotReady | Extend | Beat | Alive | Accepting | Idle | Renew | Worn
-    | Probe | Stop | RenewWorkers | Trace | Inject | Office
+    | Probe | Stop | RenewWorkers | Reloading | Trace | Inject | Office
 )

@@ -104,8 +104,6 @@ EMPEROR: tuple[Option, ...] = (
     planned("vassal", "vassal-sos", TIME, "ask the Emperor for help when all workers are busy",
             why="give the vassal more processes"),
     planned("vassal", "vassal-sos-backlog", COUNT, "ask for help when so many connections wait"),
-    planned("vassal", "hook-emperor-reload", TEXT, "run this when the Emperor says reload",
-            why="a reload starts a new generation: hook-master-start", repeat=True),
     refused("vassal", "emperor-proxy-socket", PATH, "pass the link to the Emperor on",
             "only the Emperor's own children are vassals"),
     refused("vassal", "zerg", PATH, "take sockets from another instance", "the Emperor owns the sockets: one "

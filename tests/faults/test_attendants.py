@@ -373,6 +373,18 @@ def test_hooks_of_what_the_emperor_says(serve: Serve, folder: Path, number: int,
     assert (folder / "said").read_text() == f"{word}\n"
 
 
+def test_a_reload_is_told_to_the_old_generation(serve: Serve, folder: Path) -> None:
+    options = 'hook-emperor-reload = "appendn:said reload"\nhook-emperor-stop = "appendn:said stop"'
+    server = serve({"app": vassal(options)})
+    server.ready("master:app")
+    server.signal("emperor", signal.SIGHUP)
+    server.until(actor="master:app", event="reloaded")
+    server.until(actor="master:app", event="exit")
+    assert sorted((folder / "said").read_text().split()) == ["reload", "stop"], "each is a process of its own"
+    assert server.stop() == 0
+    assert (folder / "said").read_text().split()[2:] == ["stop"]
+
+
 def test_attendants_outlive_the_fork_server(serve: Serve) -> None:
     server = serve({"app": vassal('attach-daemon = "echo pid $$; exec sleep 1000"')})
     server.ready("master:app")
