@@ -206,7 +206,7 @@ def _rule(
     if emperor.failure is not None:
         return _EX_SOFTWARE
     logger.bind(actor="emperor", event="buried").info("the Emperor is buried: every process has ended")
-    return 0
+    return emperor.exit_code
 
 
 def _open_files() -> tuple[int, int]:

@@ -200,7 +200,7 @@ class Birth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     beat: float
     #: Number of the worker, daemon or cron from 1; 0 for others.
     index: int = 0
-    #: What a hook carries out: one of ``hooks.PHASES``, or "ended", which is the Emperor's.
+    #: What a hook carries out: one of ``hooks.PHASES``; or "start" or "ended", which are the Emperor's.
     phase: str = ""
     #: What the Emperor has done before the vassal's own hooks of that phase, as its own user.
     before: tuple[Step, ...] = ()
@@ -239,7 +239,7 @@ class Birth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def privileged(self) -> bool:
         """Whether this is done as the Emperor's user, not as the vassal's."""
-        return self.phase in ("root", "ended")
+        return self.phase in ("root", "start", "ended")
 
     @property
     def title(self) -> str:

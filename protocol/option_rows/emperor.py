@@ -54,6 +54,8 @@ EMPEROR: tuple[Option, ...] = (
            "a file of its name and this ending gives an address", aliases=("emperor-on-demand-ext",)),
     Option("emperor", "emperor-on-demand-directory", PATH, "", "start each vassal at its first connection to "
            "DIRECTORY/NAME.socket", aliases=("emperor-on-demand-dir",)),
+    Option("emperor", "hook-emperor-start", HOOK, (), "hook that is carried out before any vassal starts; when it "
+           "fails the Emperor ends", repeat=True),
     Option("emperor", "vassals-start-hook", PROGRAM, (), "program that is run with a vassal's name before the "
            "vassal starts; its failure is only logged", repeat=True),
     Option("emperor", "vassals-stop-hook", PROGRAM, (), "program that is run with a vassal's name when the vassal "
@@ -96,8 +98,6 @@ EMPEROR: tuple[Option, ...] = (
               repeat=True)
       for name in ("call-as-vassal", "call-as-vassal1", "call-as-vassal3",
                    "mount-as-vassal", "umount-as-vassal")),
-    planned("emperor", "hook-emperor-start", TEXT, "run this when the Emperor starts",
-            why="ExecStartPre= of its systemd unit", repeat=True),
     planned("emperor", "emperor-command-socket", PATH, "take commands at this socket", why="control-socket",
             repeat=True),
     # in a vassal

@@ -336,6 +336,40 @@ def test_a_reload_whose_hook_fails_leaves_the_old_one_serving(serve: Serve, fold
     assert server.stop() == 0
 
 
+def test_the_emperors_own_hook_comes_before_all_vassals(serve: Serve, folder: Path) -> None:
+    (folder / "vassals").mkdir()
+    (folder / "vassals" / "other.ini").write_text("[uwsgi]\nhttp-socket = ../other.http\ncgi = /cgi=../cgi\n")
+    os.mkfifo(folder / "go")
+    hook = 'emperor = "vassals"\nhook-emperor-start = ["exec:echo pid $$; read line < go", "appendn:order start"]'
+    server = serve({"app": vassal('exec-as-user = "echo app >> order"')}, hook)
+    said(server, "hook:emperor/start", "pid ")
+    server.watch(0.3)  # in which the imperial monitor has found the other one
+    assert not server.since(actor="master:app")
+    assert not server.since(actor="master:other")
+    with open(folder / "go", "w") as go:
+        go.write("\n")
+    server.ready("master:app", "master:other")
+    assert (folder / "order").read_text().split() == ["start", "app"]
+    assert server.stop() == 0
+
+
+def test_an_emperor_whose_own_hook_fails_ends(serve: Serve) -> None:
+    server = serve(emperor='hook-emperor-start = ["exec:exit 3", "print:never"]')
+    assert server.over() == 1
+    entry = server.until(lambda e: "hook-emperor-start = exec:exit 3: exit code 3" in e["message"], level="ERROR")
+    assert entry["actor"] == "emperor"
+    assert not server.since(actor="master:app")
+    assert not server.since(message="never")
+
+
+def test_an_emperor_whose_own_hook_hangs_can_be_stopped(serve: Serve) -> None:
+    server = serve(emperor='hook-emperor-start = "exec:echo pid $$; exec sleep 1000"')
+    (pid,) = said(server, "hook:emperor/start", "pid ")
+    assert server.stop() == 0
+    assert ended(int(pid))
+    assert not server.since(actor="master:app")
+
+
 def test_the_emperor_says_farewell_to_a_vassal_once_and_not_at_a_reload(serve: Serve, folder: Path) -> None:
     (folder / "stop").write_text("#!/bin/sh\necho stopped $1\nexit 3\n")
     (folder / "stop").chmod(0o755)
