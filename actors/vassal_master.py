@@ -80,6 +80,11 @@ class VassalMaster(Crew):
             case Terminated(signal=signal.SIGHUP):
                 self._superior.link.send(Renew())
                 return
+            case Terminated(signal=signal.SIGTSTP):
+                self.pause()
+                if self._ready:
+                    self._superior.beat_now(now)
+                return
             case FromParent(message=Stop()):
                 self._retinue.run_phase("emperor-stop")
             case FromParent(message=Reloading()):

@@ -60,6 +60,8 @@ class Beat(Message, frozen=True, tag="beat"):
     ready: int = 0
     requests: int = 0
     cores: tuple[Core, ...] = ()
+    #: Of a master: its workers take no new connection.
+    paused: bool = False
 
 
 class Alive(Message, frozen=True, tag="alive"):
@@ -99,6 +101,12 @@ class Stop(Message, frozen=True, tag="stop"):
     """Stop: take no new request, finish those accepted within ``mercy`` seconds, then exit 0."""
 
     mercy: float
+
+
+class Pause(Message, frozen=True, tag="pause"):
+    """Master to worker: take no new connection while ``paused``; what was accepted is finished."""
+
+    paused: bool
 
 
 class RenewWorkers(Message, frozen=True, tag="renew-workers"):
@@ -208,6 +216,8 @@ class Birth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tolerance: float = 30.0
     probe: float = 5.0
     log_style: str = "pretty"
+    #: A worker takes no connection until :class:`Pause` says otherwise.
+    paused: bool = False
     #: A scenario watches: send traces up.
     traced: bool = False
 
@@ -310,5 +320,5 @@ class Office(Message, frozen=True, tag="office"):
 OfficeMessage = Fork | Kill | Adopt | Forked | ForkFailed | Exited
 LinkMessage = (
     Ready | NotReady | Extend | Beat | Alive | Accepting | Idle | Renew | Worn
-    | Probe | Stop | RenewWorkers | Reloading | Trace | Inject | Office
+    | Probe | Stop | Pause | RenewWorkers | Reloading | Trace | Inject | Office
 )

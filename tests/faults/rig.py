@@ -1,9 +1,7 @@
 """A real server in processes of its own. What it says tells what happens, so that nothing is polled for."""
 
-import contextlib
 import json
 import os
-import resource
 import select
 import signal
 import socket
@@ -11,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +52,12 @@ class Client:
 
 
 class Server:
-    """``pyemperor run`` in ``folder``; :attr:`log` has the entries of its log so far."""
+    """``pyemperor run`` in ``folder``; :attr:`log` has the entries of its log so far.
 
-    def __init__(self, folder: Path, *, linked: bool = False, file: str = "s.toml") -> None:
+    With ``files`` it may have so many open, and may raise that limit.
+    """
+
+    def __init__(self, folder: Path, *, linked: bool = False, file: str = "s.toml", files: int = 0) -> None:
         self.folder = folder
         self.log: list[dict[str, Any]] = []
         self._mark = 0
@@ -72,6 +73,8 @@ class Server:
             self._link.setblocking(False)
             command[3:] = ["pyemperor.cli.reign", file, "--link", str(theirs.fileno())]
             passed = [theirs.fileno()]
+        if files:
+            command = ["prlimit", f"--nofile={files}:", *command]
         self.process = subprocess.Popen(
             command,
             cwd=folder,
@@ -267,17 +270,6 @@ def await_end(pid: int, seconds: float = PATIENCE) -> None:
         assert select.select([pidfd], [], [], seconds)[0], f"process {pid} lives"
     finally:
         os.close(pidfd)
-
-
-@contextlib.contextmanager
-def open_files(limit: int) -> Iterator[None]:
-    """Whoever is started within may have so many files open, and may raise that limit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class Traffic:

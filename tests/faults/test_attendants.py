@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pyemperor.actors.linux import children, living_descendants
-from tests.faults.rig import PATIENCE, Serve, Server, await_end, ended, open_files
+from tests.faults.rig import PATIENCE, Serve, Server, await_end, ended
 
 QUICK = """
 processes = 1
@@ -80,8 +80,7 @@ def test_programs_beside_the_workers_have_the_limit_of_files_that_the_emperor_wa
     hook-master-start = "exec:{say}"
     attach-daemon = "{say}; exec sleep 1000"
     """
-    with open_files(64):
-        server = serve({"app": vassal(options)}, f'exec-as-vassal = "{say}"')
+    server = serve({"app": vassal(options)}, f'exec-as-vassal = "{say}"', files=64)
     assert said(server, "daemon:app/1", "limit ") == ["64"]
     hooks = [entry["actor"] for entry in server.since(event="output", message="limit 64")]
     assert sorted(hooks) == ["daemon:app/1", "hook:app/root", "hook:app/root", "hook:app/user"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.rig import PATIENCE, Serve, Server, Traffic, ended, open_files
+from tests.faults.rig import PATIENCE, Serve, Server, Traffic, ended
 from tests.faults.test_reload import gone, write
 from tests.support import packet
 
@@ -190,8 +190,7 @@ def test_the_limit_of_open_files_is_no_limit_of_vassals(serve: Serve, vassals: P
     script.write_text("#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'; ulimit -n\n")
     for number in range(100):
         ini(vassals, f"v{number}")
-    with open_files(64):
-        server = serve({"still": ""}, DIRECTORY)
+    server = serve({"still": ""}, DIRECTORY, files=64)
     for number in range(100):
         asleep(server, f"v{number}")
     assert ask(vassals.parent / "sockets" / "v99.socket").endswith(b"\r\n\r\n64\n")
@@ -202,8 +201,7 @@ def test_the_limit_of_open_files_is_no_limit_of_masters(serve: Serve, vassals: P
     """Each has an office in the fork server."""
     for number in range(24):
         ini(vassals, f"v{number}")
-    with open_files(24):
-        server = serve({"still": ""}, DIRECTORY)
+    server = serve({"still": ""}, DIRECTORY, files=24)
     for number in range(24):
         asleep(server, f"v{number}")
     for number in range(24):
