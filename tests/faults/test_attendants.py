@@ -1,6 +1,7 @@
 """Programs beside the workers and hooks, on real processes: who runs, who comes back, and that nothing is left."""
 
 import os
+import pwd
 import signal
 import textwrap
 import time
@@ -256,6 +257,24 @@ def test_root_hooks_are_the_emperors_user_and_the_others_the_vassals(serve: Serv
     assert said(server, "hook:app/user", "user ") == ["nobody"]
     assert said(server, "daemon:app/1", "daemon ") == ["nobody"]
     server.ready("master:app")
+    assert server.stop() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another")
+@pytest.mark.parametrize("more", ["", "no-initgroups = true"])
+def test_further_groups_and_the_umask_are_the_vassals(serve: Serve, more: str) -> None:
+    user = pwd.getpwnam("www-data")
+    groups = {1, 4, *([user.pw_gid] if more else os.getgrouplist(user.pw_name, user.pw_gid))}
+    options = f'uid = "www-data"\nadd-gid = ["daemon", "4"]\numask = "027"\n{more}\n'
+    server = serve({"app": vassal(options + 'attach-daemon = "echo pid $$; exec sleep 1000"')})
+    server.ready("master:app", "worker:app/1")
+    (daemon,) = said(server, "daemon:app/1", "pid ")
+    for pid in (server.pid("master:app"), server.pid("worker:app/1"), daemon):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        status = {key: value.split() for key, value in (line.split(":", 1) for line in lines)}
+        assert {int(group) for group in status["Groups"]} == groups
+        assert status["Umask"] == ["0027"]
+        assert status["Uid"] == [str(user.pw_uid)] * 4
     assert server.stop() == 0
 
 

@@ -221,6 +221,7 @@ def test_nothing_runs_as_root(folder: Path, rule: Rule) -> None:
         ("uid = nobody\n", "uid: nobody is not whom the file belongs to, number 33"),
         ("uid = 0\n", "uid: 0 is not whom the file belongs to"),
         ("gid = root\n", "gid: root is not whom the file belongs to"),
+        ("add-gid = root\n", "add-gid: emperor-tyrant gives nobody further groups but the owner's own"),
         ("uid = www-data\ngid = www-data\n", ""),
     ],
 )
