@@ -103,7 +103,8 @@ EMPEROR: tuple[Option, ...] = (
     # in a vassal
     planned("vassal", "vassal-sos", TIME, "ask the Emperor for help when all workers are busy",
             why="give the vassal more processes"),
-    planned("vassal", "vassal-sos-backlog", COUNT, "ask for help when so many connections wait"),
+    planned("vassal", "vassal-sos-backlog", COUNT, "ask for help when so many connections wait",
+            why="cheaper-algo = backlog starts more workers then"),
     refused("vassal", "emperor-proxy-socket", PATH, "pass the link to the Emperor on",
             "only the Emperor's own children are vassals"),
     refused("vassal", "zerg", PATH, "take sockets from another instance", "the Emperor owns the sockets: one "

@@ -44,7 +44,7 @@ IDENTITY: tuple[Option, ...] = (
     planned("emperor", "env", VARIABLE, "environment variable, NAME=value", repeat=True,
             why="write it into the vassals' files"),
     planned("emperor", "reload-mercy", TIME, "time that all vassals have to end", why="each vassal's own counts"),
-    planned("emperor", "safe-pidfile2", PATH, "the same, written as the Emperor's user"),
+    planned("emperor", "safe-pidfile2", PATH, "the same, written as the Emperor's user", why="safe-pidfile"),
     *everywhere(
         *(accepted("", name, OWNER, "who to run as, at once", _AT_ONCE + ": uid and gid")
           for name in ("immediate-uid", "immediate-gid")),
@@ -70,7 +70,8 @@ IDENTITY: tuple[Option, ...] = (
                 "script"),
         *(planned("", name, PATH, "do not start while this file is locked", repeat=True)
           for name in ("flock", "flock-wait", "flock2", "flock-wait2")),
-        planned("", "file-write", VARIABLE, "write a file at the start: file=content", repeat=True),
+        planned("", "file-write", VARIABLE, "write a file at the start: file=content", repeat=True,
+                why="a hook writes it: write:FILE TEXT"),
         *(planned("", name, TEXT, meaning, why=_WAIT, repeat=True)
           for name, meaning in (("wait-for-fs", "wait until this exists"),
                                 ("wait-for-file", "wait until this file exists"),
