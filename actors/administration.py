@@ -113,9 +113,9 @@ class Absolve:
 class VassalStatus:
     """How one vassal is.
 
-    ``state`` is that of the generation that serves (``protocol.messages.State``), ``STOPPED`` after a
-    :class:`Stop`, ``REFUSED`` for one whose configuration was never usable. ``reason`` says why it is so;
-    ``refused`` why its newest configuration does not serve, "" when it does.
+    ``state`` is that of the generation that serves (``protocol.messages.State``), ``PAUSED`` after SIGTSTP to its
+    master, ``STOPPED`` after a :class:`Stop`, ``REFUSED`` for one whose configuration was never usable. ``reason``
+    says why it is so; ``refused`` why its newest configuration does not serve, "" when it does.
     """
 
     name: str

@@ -66,6 +66,13 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Accept nothing while ``held``; what is in hand is finished."""
+
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Abort:
     """End now: the request in hand is cut, its script killed."""
 
@@ -85,7 +92,7 @@ class CgiRunner(Actor):
     """Idle and watching, or busy with one exchange.
 
     ``listeners`` makes the runner's own view of the sockets; ``served`` is called on this thread with the
-    outcome of every request.
+    outcome of every request. One that is ``held`` accepts nothing until it is told to.
     """
 
     def __init__(
@@ -96,6 +103,8 @@ class CgiRunner(Actor):
         core: CoreState,
         served: Callable[[Outcome, float], None],
         prepare: Callable[[], None] = lambda: None,
+        *,
+        held: bool = False,
     ) -> None:
         super().__init__(system, owner)
         self._listeners: Sequence[Listener] = ()
@@ -105,6 +114,7 @@ class CgiRunner(Actor):
         self._prepare = prepare
         self._exchange: Exchange | None = None
         self._draining = False
+        self._held = held
         self._watching = False
         #: What is given back when this runner ends, in whatever way.
         self.belongings = contextlib.ExitStack()
@@ -112,7 +122,8 @@ class CgiRunner(Actor):
     def on_start(self) -> None:
         self._prepare()
         self._listeners = self._make_listeners(self)
-        self._watch()
+        if not self._held:
+            self._watch()
 
     def handle(self, message: Any, now: float) -> None:
         if type(message) is Ready:
@@ -121,18 +132,23 @@ class CgiRunner(Actor):
             return
         match message:
             case Acceptable(listener=listener):
-                if self._exchange is None and not self._draining:
+                if self._exchange is None and not (self._draining or self._held):
                     self._serve((listener,), now)
             case Gone(exchange=exchange):
                 if exchange is self._exchange:
                     self._exchange.client_gone("it closed the connection", now)
                     self._step(self._exchange.handle(Ready.TICK, now), now)
             case _Resume():
-                if self._exchange is None and not self._draining:
-                    self._serve(self._listeners, now)
+                self._look()
+            case Hold(held=held):
+                self._held = held
+                if held:
+                    self._unwatch()
+                else:
+                    self._look()
             case Drain():
                 self._draining = True
-                if self._exchange is None:
+                if self._exchange is None and not self._held:
                     # The kernel may have woken this runner alone for a connection: nobody else looks for it.
                     self._serve(self._listeners, now)
                 self._unwatch()
@@ -147,6 +163,11 @@ class CgiRunner(Actor):
             case _:
                 if self._exchange is not None:
                     self._step(self._exchange.handle(message, now), now)
+
+    def _look(self) -> None:
+        """See whether somebody waits, if there is time for them."""
+        if self._exchange is None and not (self._draining or self._held):
+            self._serve(self._listeners, self.system.now())
 
     def _serve(self, listeners: Iterable[Listener], now: float) -> None:
         """Take one connection, if there is one; watch for the next unless it keeps this runner busy."""
@@ -186,7 +207,7 @@ class CgiRunner(Actor):
         self._account(self._exchange)
         if self._draining:
             self.stop()
-        else:
+        elif not self._held:
             # Under load the next one waits already: neither a poll nor a change of what is watched.
             self._serve(self._listeners, now)
 

@@ -24,7 +24,7 @@ from pyemperor.actors.siesta import Siesta, beat_of_worker
 from pyemperor.actors.supervision import ChildSpec, Shutdown, StartChild, Supervisor, TerminateChild
 from pyemperor.actors.wear import Memory, excess, limits_memory, longest_life
 from pyemperor.actors.workforce import Command, Dismiss, Hire, Kill, Workforce
-from pyemperor.protocol.messages import Beat, Birth, Core, Message, Worn
+from pyemperor.protocol.messages import Beat, Birth, Core, Message, Pause, Worn
 
 _WORKERS = "workers"
 #: Seconds between two looks of ``cheaper``, uWSGI's master cycle; workers beat twice in that time.
@@ -103,6 +103,7 @@ class Crew(Overseer):
         #: Requests of those that are gone.
         self._served = 0
         self._disbanding = False
+        self._paused = False
         self._mending = False
 
     def enlist(self) -> None:
@@ -132,6 +133,20 @@ class Crew(Overseer):
         enlisted = _WORKERS in self.groups
         self.supervise(_WORKERS, Shutdown())
         return enlisted
+
+    def pause(self) -> None:
+        """Have the workers take no new connection, or take them again (uWSGI's SIGTSTP)."""
+        self._paused = not self._paused
+        self._siesta.woken(self._now)
+        event = "pause" if self._paused else "resume"
+        text = "every connection waits until SIGTSTP comes again" if self._paused else "takes connections again"
+        self.journal.log("INFO", text, self._now, event=event)
+        for name, child in self._children.items():
+            if child.group == _WORKERS:
+                self.tell_child(name, Pause(self._paused))
+
+    def _launch(self, group: str, name: str, generation: int, birth: Birth) -> None:
+        super()._launch(group, name, generation, msgspec.structs.replace(birth, paused=self._paused))
 
     def renew_workers(self, why: str) -> None:
         """Replace every worker, one after the other."""
@@ -209,13 +224,13 @@ class Crew(Overseer):
         for beat in self._beats.values():
             requests += beat.requests
             cores += beat.cores
-        return Beat(seq, now, len(self._ready_at), requests, tuple(cores))
+        return Beat(seq, now, len(self._ready_at), requests, tuple(cores), self._paused)
 
     # ---- none while nobody asks -----------------------------------------------------------------------------
 
     def _see_whether_idle(self) -> None:
         self._siesta.heard(self.count(0, self._now), self._now)
-        if self.enlisted and not self._resting and self._siesta.due(self._now):
+        if self.enlisted and not (self._resting or self._paused) and self._siesta.due(self._now):
             self.idle()
 
     def idle(self) -> None:
@@ -244,7 +259,7 @@ class Crew(Overseer):
     # ---- what is to become of them ----------------------------------------------------------------------------
 
     def _look(self) -> None:
-        if self._cheaper is None or self._disbanding or self._resting or not self._ready_at:
+        if self._cheaper is None or self._disbanding or self._resting or self._paused or not self._ready_at:
             return
         workforce = self._workforce
         cores = {id: self._beats[id].cores for id in workforce.serving if id in self._beats}

@@ -9,14 +9,15 @@ import pykka
 
 from pyemperor.actors.actor import Down, System
 from pyemperor.actors.administration import Dismiss, Govern, Outcome, Refuse, Reload, Stop
+from pyemperor.actors.chores import Chores
 from pyemperor.actors.detector import Lease, beat_interval
-from pyemperor.actors.farewell import Farewell
 from pyemperor.actors.generations import Sockets
 from pyemperor.actors.host import Host, HostClosed, HostLost
 from pyemperor.actors.journal import Journal
 from pyemperor.actors.overseer import Overseer
 from pyemperor.actors.realm import Realm
 from pyemperor.actors.superior import FromParent, ParentLost
+from pyemperor.actors.supervision import ExitKind, Shutdown
 from pyemperor.actors.supervision.restart import Budget
 from pyemperor.protocol.messages import Birth, Inject
 from pyemperor.protocol.options import EmperorOptions, Vassal
@@ -115,27 +116,52 @@ class Emperor(Realm):
         lease = Lease(options.emperor_required_heartbeat, options.heartbeat_probe)
         super().__init__(system, host, journal, lease, sockets=sockets, **chance)
         self._options = options
-        self._first = tuple(vassals)
+        self.exit_code = 0
+        #: What was wanted before ``hook-emperor-start`` was done.
+        self._first: list[Govern | Refuse | Dismiss] = list(vassals)
+        self._starting = ""
         self._quitting = False
         self._quit_at = 0.0
         self._closed = False
         self._longest_mercy = 0.0
         self._hosts = Budget(_HOSTS, _HOSTS_PERIOD)
         self._companions: list[Companion] = []
-        self._farewell = Farewell(self, options.after_vassals)
+        self._chores = Chores(self)
 
     host: ImperialHost
 
     def on_start(self) -> None:
         self.journal.event("fork-server", "start", self._now, self.host.start())
-        for govern in self._first:
-            self.handle(govern, self._now)
+        if steps := self._options.at_start:
+            self._starting = self._chores.send(self.birth_of(Vassal("emperor")), "start", steps)
+        else:
+            self._begin_rule()
+
+    def _begin_rule(self) -> None:
+        first, self._first = self._first, []
+        for wanted in first:
+            self.handle(wanted, self._now)
+
+    def _started(self, child: str) -> None:
+        """``hook-emperor-start`` has been carried out, or has failed: then there is no Emperor."""
+        self._starting = ""
+        hook = self.child(child)
+        if self._quitting or hook is None:
+            return
+        if hook.ended.kind is ExitKind.NORMAL:
+            self._begin_rule()
+        else:
+            self.exit_code = 1
+            self.journal.log("ERROR", f"there is no Emperor: {hook.ended.detail}", self._now)
+            self._quit("its start failed")
 
     def handle(self, message: Any, now: float) -> Any:
         self._now = now
         match message:
             case Govern() | Refuse() | Dismiss() | Reload() if self._quitting:
                 return self._too_late(message)
+            case Govern() | Refuse() | Dismiss() if self._starting:
+                self._first.append(message)
             case Stop(name=None):
                 return self._stop_all(message)
             case Quit():
@@ -256,19 +282,22 @@ class Emperor(Realm):
         self._quitting = True
         self._quit_at = self._now
         self.journal.log("INFO", f"{why}: stopping every vassal", self._now)
+        self.supervise(self._starting, Shutdown())
         self.halt_all()
         self._finish()
 
     def child_down(self, child: str) -> None:
-        self._farewell.child_down(child)
+        self._chores.child_down(child)
+        if child == self._starting:
+            self._started(child)
         super().child_down(child)
 
     def group_gone(self, group: str, reason: str) -> None:
-        if not self._farewell.group_gone(group):
+        if not self._chores.group_gone(group):
             birth, (province, _) = self._births[group], self._owners[group]
             super().group_gone(group, reason)
             if not province.claims:
-                self._farewell.bid(birth)
+                self._chores.send(birth, "ended", self._options.after_vassals)
         self._finish()
 
     def _finish(self) -> None:

@@ -21,6 +21,7 @@ import gc
 import grp
 import os
 import pwd
+import resource
 import select
 import signal
 import socket
@@ -110,13 +111,19 @@ class _Death:
 class ForkServer:
     """Forks, reaps and sweeps, until the Emperor's office is closed and no child is left.
 
-    A child calls ``privileged`` before it becomes the vassal's user.
+    A child calls ``privileged`` before it becomes the vassal's user. ``files`` is its limit of open files, soft
+    and hard: ours may be a higher one, since each master has an office here.
     """
 
     def __init__(
-        self, sock: socket.socket, lives: Mapping[str, Life], privileged: Callable[[Birth], None] = lambda _: None
+        self,
+        sock: socket.socket,
+        lives: Mapping[str, Life],
+        privileged: Callable[[Birth], None] = lambda _: None,
+        files: tuple[int, int] | None = None,
     ) -> None:
         self._lives = lives
+        self._files = files
         self._privileged = privileged
         self._emperor = _Office(sock)
         self._offices: dict[int, _Office] = {sock.fileno(): self._emperor}
@@ -290,6 +297,8 @@ class ForkServer:
                 signal.signal(number, signal.SIG_DFL)
             os.setsid()
             _close_all_but(0, 1, 2, *fds, *([office.fileno()] if office else []))
+            if self._files is not None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, self._files)
             setproctitle(birth.title)
             link, *listeners = (socket.socket(fileno=fd) for fd in fds)
             if birth.kind != "master":
@@ -356,7 +365,7 @@ def _close_all_but(*spared: int) -> None:
 
 
 def _settle_in(birth: Birth) -> None:
-    """Drop to the vassal's user and group, with the user's supplementary groups (initgroups(3)); then chdir.
+    """Drop to the vassal's user and group, with the user's supplementary groups (initgroups(3)); umask, chdir.
 
     Raises OSError or LookupError that names the option.
     """
@@ -365,15 +374,20 @@ def _settle_in(birth: Birth) -> None:
     if vassal.owner:
         _become(vassal.owner)
     _schedule(birth)
-    if (user or vassal.gid) and not vassal.owner:
-        gid = _group(vassal.gid) if vassal.gid else user.pw_gid if user else os.getegid()
+    if (user or vassal.gid or vassal.add_gid) and not vassal.owner:
+        gid = _group("gid", vassal.gid) if vassal.gid else user.pw_gid if user else os.getegid()
+        groups = os.getgrouplist(user.pw_name, gid) if user and not vassal.no_initgroups else [gid]
+        groups += [_group("add-gid", group) for group in vassal.add_gid]
         if os.geteuid() == 0:
-            os.initgroups(user.pw_name, gid) if user else os.setgroups([gid])
+            os.setgroups(list(dict.fromkeys(groups)))
             os.setgid(gid)
             if user:
                 os.setuid(user.pw_uid)
-        elif (user and user.pw_uid != os.geteuid()) or gid != os.getegid():
-            raise PermissionError(errno.EPERM, "only root can run a vassal as another user; remove uid and gid")
+        elif (user and user.pw_uid != os.geteuid()) or gid != os.getegid() or vassal.add_gid:
+            reason = "only root can run a vassal as another user; remove uid, gid and add-gid"
+            raise PermissionError(errno.EPERM, reason)
+    if vassal.umask is not None:
+        os.umask(vassal.umask)
     if vassal.chdir:
         try:
             os.chdir(vassal.chdir)
@@ -412,8 +426,8 @@ def _user(name: str) -> pwd.struct_passwd:
         raise LookupError(f"uid: there is no user {name}") from None
 
 
-def _group(name: str) -> int:
+def _group(option: str, name: str) -> int:
     try:
         return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
     except KeyError:
-        raise LookupError(f"gid: there is no group {name}") from None
+        raise LookupError(f"{option}: there is no group {name}") from None

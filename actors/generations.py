@@ -32,7 +32,7 @@ from pyemperor.actors.succession import (
 )
 from pyemperor.actors.supervision import ChildSpec, ExitKind, Shutdown, Supervisor
 from pyemperor.protocol.errors import ConfigError, Problem
-from pyemperor.protocol.messages import Accepting, Beat, Birth, Extend, Idle, Message, State
+from pyemperor.protocol.messages import Accepting, Beat, Birth, Extend, Idle, Message, Reloading, State
 from pyemperor.protocol.options import Vassal
 
 #: Vassals that are reloaded at a time when all are.
@@ -217,6 +217,8 @@ class Generations(Overseer):
         self._owners[claim] = province, generation
         if trial:
             self._log(province, "INFO", f"generation {generation} starts beside the one that serves", "reload")
+            if (present := province.succession.present) is not None:
+                self.tell_child(province.claims[present], Reloading())
             self._allow(province, claim, vassal.start_timeout)
         spec = ChildSpec(claim, start=birth, shutdown=vassal.reload_mercy)
         self.add_group(claim, Supervisor(flags(vassal.supervision), [spec], random=self._chance))

@@ -6,7 +6,6 @@ killed here, as the fork server does it with those of its own children.
 """
 
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -25,8 +24,6 @@ class ImperialForkHost(ForkHost):
 
     #: How the fork server is started; ``{fd}`` in it becomes the descriptor of its office.
     command: Sequence[str] = ()
-    #: The limit of open files that everybody but the Emperor has: as it was given to us.
-    files: tuple[int, int] | None = None
     _server: "subprocess.Popen[bytes] | None" = None
     #: Children of this process that have nothing to do with the tree.
     _foreign: frozenset[int] = frozenset()
@@ -46,8 +43,6 @@ class ImperialForkHost(ForkHost):
             self._server = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
             )
-            if self.files is not None:
-                resource.prlimit(self._server.pid, resource.RLIMIT_NOFILE, self.files)
         self.attach(ours)
         return self._server.pid
 

@@ -21,7 +21,7 @@ from pyemperor.actors.actor import Actor, Inbox, System
 from pyemperor.actors.administration import Dismiss, Govern, Refuse
 from pyemperor.actors.clock import Timer
 from pyemperor.actors.monitor_diff import Appeared, Change, Changed, Renamed, Vanished, Watchlist
-from pyemperor.actors.monitor_files import touched
+from pyemperor.actors.monitor_files import OwnersFile, touched
 from pyemperor.actors.opened import Opened
 from pyemperor.protocol.errors import ConfigError, Disowned, Problem
 from pyemperor.protocol.options import Vassal
@@ -135,12 +135,12 @@ class Monitor(Actor):
         #: The name that a vassal runs under, if it was renamed and has not been read since.
         self._formerly: dict[str, str] = {}
         self._touch_files = touch_files
-        self._to_touch: dict[str, Mapping[str, Told]] = {v.name: touch_files(v) for v in static}
+        self._to_touch: dict[str, Mapping[OwnersFile, Told]] = {v.name: self._files_of(v) for v in static}
         self._reserved = frozenset(self._to_touch)
         self._orphans = set(governed) - self._reserved
-        self._touched: Watchlist[str] = Watchlist(settle=0.0)
+        self._touched: Watchlist[OwnersFile] = Watchlist(settle=0.0)
         #: Files to touch that were looked for; one that is new to us was not touched by being there.
-        self._looked_for: Collection[str] = frozenset()
+        self._looked_for: Collection[OwnersFile] = frozenset()
         #: By key, what its last reading opened; and of each such file, by key and path, the version.
         self._opened: dict[str, Opened] = {}
         self._included: Watchlist[tuple[str, str]] = Watchlist()
@@ -223,15 +223,18 @@ class Monitor(Actor):
                 self._tell(Dismiss(name))
             self._orphans.clear()
 
+    def _files_of(self, vassal: Vassal) -> Mapping[OwnersFile, Told]:
+        return {(vassal.owner, path): told for path, told in self._touch_files(vassal).items()}
+
     def _look_at_touched(self, now: float) -> None:
-        paths = {path for files in self._to_touch.values() for path in files}
-        for change in self._touched.look(touched(paths), now):
+        wanted = {file for files in self._to_touch.values() for file in files}
+        for change in self._touched.look(touched(wanted), now):
             if not isinstance(change, Vanished) and change.key in self._looked_for:
                 for name, files in self._to_touch.items():
                     if told := files.get(change.key):
-                        logger.info("{} was touched, for vassal {}", change.key, name)
+                        logger.info("{} was touched, for vassal {}", change.key[1], name)
                         self._tell(told(name))
-        self._looked_for = paths
+        self._looked_for = wanted
 
     # ---- included files ---------------------------------------------------------------------------------
 
@@ -309,7 +312,7 @@ class Monitor(Actor):
             self._note_opened(key, self._source_of[key].opened(key))
         self._formerly.pop(key, None)
         self._to_touch.pop(formerly, None)
-        self._to_touch[name] = self._touch_files(vassal)
+        self._to_touch[name] = self._files_of(vassal)
         vassal = msgspec.structs.replace(vassal, name=name)
         self._tell(Govern(vassal, reread, formerly if formerly != name else ""))
 

@@ -4,12 +4,13 @@ import glob
 import os
 import select
 import stat
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from loguru import logger
 
 from pyemperor.actors.actor import Inbox
+from pyemperor.actors.credentials import acting_as
 from pyemperor.actors.linux import (
     IN_CLOSE_WRITE,
     IN_DELETE,
@@ -22,8 +23,10 @@ from pyemperor.actors.linux import (
 )
 from pyemperor.actors.opened import Opened
 from pyemperor.actors.small_file import read_small
-from pyemperor.protocol.options import Vassal
+from pyemperor.protocol.options import Owner, Vassal
 
+#: A path, and in whose name it is looked at; None: ours.
+OwnersFile = tuple[Owner | None, str]
 #: What the name of a vassal file ends in (uWSGI's, and TOML's).
 EXTENSIONS = (".ini", ".toml", ".xml", ".yml", ".yaml", ".json", ".js")
 
@@ -235,15 +238,20 @@ class VassalFiles:
             self._written.clear()
 
 
-def touched(paths: Collection[str]) -> Mapping[str, tuple[int, int]]:
-    """When each of the files that are there was touched last: nanoseconds, and its inode."""
+def touched(files: Iterable[OwnersFile]) -> Mapping[OwnersFile, tuple[int, int]]:
+    """When each of the files that are there, to its owner, was touched last: nanoseconds, and its inode."""
+    by_owner: dict[Owner | None, list[str]] = {}
+    for owner, path in files:
+        by_owner.setdefault(owner, []).append(path)
     seen = {}
-    for path in paths:
-        try:
-            found = os.stat(path)
-        except OSError:
-            continue  # it is not there, so nobody has touched it
-        seen[path] = found.st_mtime_ns, found.st_ino
+    for owner, paths in by_owner.items():
+        with acting_as(owner):
+            for path in paths:
+                try:
+                    found = os.stat(path)
+                except OSError:
+                    continue  # it is not there, or not for them to see: so nobody has touched it
+                seen[owner, path] = found.st_mtime_ns, found.st_ino
     return seen
 
 

@@ -87,7 +87,7 @@ class Province:
 
     def _state(self, child: Child | None) -> str:
         if child is not None:
-            return child.state
+            return "PAUSED" if child.life.up and self.beat is not None and self.beat.paused else child.state
         if self.succession.asleep:
             return State.SLEEPING
         if self.succession.halted:

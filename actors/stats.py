@@ -201,7 +201,7 @@ def document(found: Found, options: EmperorOptions, offset: float) -> bytes:
 def _vassal(status: VassalStatus, moments: Moments, offset: float) -> dict[str, object]:
     pid = status.pids[0] if status.pids else -1
     uid, gid = _owner(pid)
-    ready = int(status.state in _SERVES)
+    serves = status.state in _SERVES
     return {
         "id": status.name,
         "pid": pid,
@@ -209,8 +209,8 @@ def _vassal(status: VassalStatus, moments: Moments, offset: float) -> dict[str, 
         "last_mod": 0,
         "last_heartbeat": _epoch(moments.heartbeat, offset),
         "loyal": int(status.loyal),
-        "ready": ready,
-        "accepting": int(bool(ready and status.ready)),
+        "ready": int(serves or status.state == "PAUSED"),
+        "accepting": int(bool(serves and status.ready)),
         "last_loyal": _epoch(moments.loyal, offset),
         "last_ready": _epoch(moments.ready, offset),
         "last_accepting": _epoch(moments.ready, offset),

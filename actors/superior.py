@@ -94,8 +94,8 @@ class Superior:
                 return False
         return True
 
-    def beat_last(self, now: float) -> None:
-        """Tell what was done in the end: it does not count for the next one's life."""
+    def beat_now(self, now: float) -> None:
+        """Beat besides, for what cannot wait; what is told in the end does not count for the next one's life."""
         self._seq += 1
         self.link.send(self._report(self._seq, now))
 

@@ -25,6 +25,7 @@ from pyemperor.protocol.messages import (
     NotReady,
     Office,
     Ready,
+    Reloading,
     Renew,
     RenewWorkers,
     Stop,
@@ -79,8 +80,16 @@ class VassalMaster(Crew):
             case Terminated(signal=signal.SIGHUP):
                 self._superior.link.send(Renew())
                 return
+            case Terminated(signal=signal.SIGTSTP):
+                self.pause()
+                if self._ready:
+                    self._superior.beat_now(now)
+                return
             case FromParent(message=Stop()):
                 self._retinue.run_phase("emperor-stop")
+            case FromParent(message=Reloading()):
+                self._retinue.run_phase("emperor-reload")
+                return
             case ParentLost():
                 self._retinue.run_phase("emperor-lost")
         if self._superior.take(message, now) or self._retinue.take(message):

@@ -10,11 +10,11 @@ from typing import Any
 import pykka
 
 from pyemperor.actors.actor import Actor, Down, System
-from pyemperor.actors.cgi_runner import Abort, CgiRunner, CoreState, Drain, Listener
+from pyemperor.actors.cgi_runner import Abort, CgiRunner, CoreState, Drain, Hold, Listener
 from pyemperor.actors.journal import Journal
 from pyemperor.actors.outcome import Outcome
 from pyemperor.actors.overseer import flags
-from pyemperor.actors.superior import Superior, Upward
+from pyemperor.actors.superior import FromParent, Superior, Upward
 from pyemperor.actors.supervision import (
     SHUTDOWN,
     Boot,
@@ -33,7 +33,7 @@ from pyemperor.actors.supervision import (
     Wake,
 )
 from pyemperor.actors.wear import most_requests
-from pyemperor.protocol.messages import Accepting, Beat, Birth, Core, Inject, Ready, Trace, Worn
+from pyemperor.protocol.messages import Accepting, Beat, Birth, Core, Inject, Pause, Ready, Trace, Worn
 
 #: Makes a runner's listeners, and prepares its thread.
 Listeners = Callable[[CgiRunner, "Worker"], Sequence[Listener]]
@@ -89,6 +89,7 @@ class Worker(Actor):
         self._loyal = False
         self._most_requests = most_requests(birth.vassal, birth.index)
         self._stopping = False
+        self._paused = birth.paused
         self._runners: dict[pykka.ActorRef[CgiRunner], tuple[str, int]] = {}
         self._superior = Superior(self, upward(self), birth.beat, self._beat, self._finish, birth.mercy)
         journal.up = self._superior.link.send if birth.traced else None
@@ -117,6 +118,9 @@ class Worker(Actor):
             case _Worn(requests=requests):
                 # It serves on, until another one is ready and the master asks it to stop.
                 self._superior.link.send(Worn(f"it has served {requests:.0f}, its max-requests"))
+            case FromParent(message=Pause(paused=paused)):
+                self._paused = paused
+                self._tell_all(Hold(paused))
             case _NoMercy():
                 self._tell_all(Abort("the server is stopping"))
                 self.after(_STUCK, _Stuck())
@@ -177,6 +181,7 @@ class Worker(Actor):
             self._cores[index],
             served,
             self._prepare,
+            held=self._paused,
         )
 
     def _runner_down(self, down: Down, now: float) -> None:
@@ -217,7 +222,7 @@ class Worker(Actor):
 
     def _leave(self, code: int) -> None:
         self.exit_code = code
-        self._superior.beat_last(self.system.now())
+        self._superior.beat_now(self.system.now())
         self._superior.link.close()
         self.stop()
 

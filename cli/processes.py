@@ -77,7 +77,8 @@ def live_as_master(
     log_to_stderr(birth.log_style, level=log_level(birth.traced), birth=birth)
     if os.geteuid() == 0 and not (birth.traced or birth.vassal.cgi_run_as_owner):
         logger.warning("runs as root, and so do its scripts: write uid = USER, or cgi-run-as-owner")
-    return _run(new_master(Threads(), birth, upward(link, *_ENDS, signal.SIGHUP), office, listeners))
+    hears = upward(link, *_ENDS, signal.SIGHUP, signal.SIGTSTP)
+    return _run(new_master(Threads(), birth, hears, office, listeners))
 
 
 def new_master(
@@ -209,8 +210,12 @@ def fork_server(
     level: str,
     registered: Iterable[str] = (),
     warm_up: Callable[[str, str], None] = lambda *_: None,
+    files: tuple[int, int] | None = None,
 ) -> int:
-    """Run the fork server at the Emperor's office ``fd``; ``warm_up`` is what it does before it forks."""
+    """Run the fork server at the Emperor's office ``fd``; ``warm_up`` is what it does before it forks.
+
+    ``files`` is the limit of open files, soft and hard, of what it forks; its own stays as it is.
+    """
     setproctitle("pyemperor fork-server")
     log_to_stderr(log_style, level=level, actor="fork-server")
     load_registered(registered)
@@ -221,4 +226,4 @@ def fork_server(
         "worker": live_as_worker,
         **dict.fromkeys(("daemon", "cron", "hook", "touch"), live_as_attendant),
     }
-    return ForkServer(socket.socket(fileno=fd), lives, open_log).serve()
+    return ForkServer(socket.socket(fileno=fd), lives, open_log, files).serve()

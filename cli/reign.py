@@ -181,10 +181,10 @@ def _rule(
         level = log_level(link is not None)
         module = "pyemperor.cli.fork_server"
         style = scenario.emperor.log_style
-        command = [sys.executable, "-P", "-m", module, "{fd}", style, level, *registered()]
-        return ImperialForkHost(actor.actor_inbox, None, vault.fds, command=command, files=files)
+        command = [sys.executable, "-P", "-m", module, "{fd}", files, style, level, *registered()]
+        return ImperialForkHost(actor.actor_inbox, None, vault.fds, command=command)
 
-    files = _open_files()
+    files = "{}:{}".format(*_open_files())
     journal = Journal("emperor")
     vassals = [Govern(vassal) for vassal in scenario.vassals]
     emperor = Emperor(Threads(), host, journal, scenario.emperor, vault, vassals)
@@ -206,11 +206,14 @@ def _rule(
     if emperor.failure is not None:
         return _EX_SOFTWARE
     logger.bind(actor="emperor", event="buried").info("the Emperor is buried: every process has ended")
-    return 0
+    return emperor.exit_code
 
 
 def _open_files() -> tuple[int, int]:
-    """Have as many files open as we may: each vassal has a socket. Return the limit of all others, the former."""
+    """Have as many files open as we may, the fork server too: each vassal has a socket, each master an office.
+
+    Return the former limit, which is that of all others.
+    """
     former = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -177,6 +177,10 @@ def _event(entry: Entry, stamp: str) -> list[str]:
             return [f"...The work of process {entry.pid} is done. Seeya! ({_name(entry)}: {entry.reason})"]
         case "resize":
             return [f"cheaper: {entry.reason}"]
+        case "pause":
+            return [f"{stamp}*** PAUSE (press start to resume, if you do not have a joypad send SIGTSTP) ***"]
+        case "resume":
+            return [f"{stamp}*** (SIGTSTP received) resuming workers ***"]
         case "starved":
             return [f"[emperor] {_name(entry)} gets more time to answer: the machine starves it of CPU"]
         case "credit":

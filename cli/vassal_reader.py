@@ -148,6 +148,9 @@ def _claimed(vassal: Vassal, path: str, owner: Owner) -> Vassal:
         if given and wanted != own:
             text = f"{given} is not whom the file belongs to, number {own}, as whom emperor-tyrant runs it"
             raise ConfigError(Problem(path, 0, key, text, remedy=f"remove {key}, or chown the file"))
+    if vassal.add_gid:
+        text = "emperor-tyrant gives nobody further groups but the owner's own"
+        raise ConfigError(Problem(path, 0, "add-gid", text, remedy="remove it; emperor-tyrant-initgroups"))
     return msgspec.structs.replace(vassal, uid=str(owner.uid), gid=str(owner.gid), owner=owner)
 
 

@@ -49,6 +49,7 @@ class Ancillary(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     hook_accepting_once: tuple[Step, ...] = ()
     hook_accepting1_once: tuple[Step, ...] = ()
     hook_emperor_stop: tuple[Step, ...] = ()
+    hook_emperor_reload: tuple[Step, ...] = ()
     hook_emperor_lost: tuple[Step, ...] = ()
     hook_touch: tuple[Touch, ...] = ()
     touch_exec: tuple[Touch, ...] = ()

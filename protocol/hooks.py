@@ -175,6 +175,7 @@ PHASES: dict[str, tuple[str, ...]] = {
     "first-worker": ("accepting1",),
     "first-worker-once": ("accepting1-once",),
     "emperor-stop": ("emperor-stop",),
+    "emperor-reload": ("emperor-reload",),
     "emperor-lost": ("emperor-lost",),
     "end": ("as-user-atexit",),
 }

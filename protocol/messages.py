@@ -60,6 +60,8 @@ class Beat(Message, frozen=True, tag="beat"):
     ready: int = 0
     requests: int = 0
     cores: tuple[Core, ...] = ()
+    #: Of a master: its workers take no new connection.
+    paused: bool = False
 
 
 class Alive(Message, frozen=True, tag="alive"):
@@ -101,10 +103,20 @@ class Stop(Message, frozen=True, tag="stop"):
     mercy: float
 
 
+class Pause(Message, frozen=True, tag="pause"):
+    """Master to worker: take no new connection while ``paused``; what was accepted is finished."""
+
+    paused: bool
+
+
 class RenewWorkers(Message, frozen=True, tag="renew-workers"):
     """Emperor to master: replace every worker, one after the other, for ``reason``."""
 
     reason: str
+
+
+class Reloading(Message, frozen=True, tag="reloading"):
+    """Emperor to master: another generation of the vassal starts beside this one (uWSGI's byte 1)."""
 
 
 # ---- any process to its parent, up to whoever watches -------------------------------------------------
@@ -196,7 +208,7 @@ class Birth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     beat: float
     #: Number of the worker, daemon or cron from 1; 0 for others.
     index: int = 0
-    #: What a hook carries out: one of ``hooks.PHASES``, or "ended", which is the Emperor's.
+    #: What a hook carries out: one of ``hooks.PHASES``; or "start" or "ended", which are the Emperor's.
     phase: str = ""
     #: What the Emperor has done before the vassal's own hooks of that phase, as its own user.
     before: tuple[Step, ...] = ()
@@ -204,6 +216,8 @@ class Birth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tolerance: float = 30.0
     probe: float = 5.0
     log_style: str = "pretty"
+    #: A worker takes no connection until :class:`Pause` says otherwise.
+    paused: bool = False
     #: A scenario watches: send traces up.
     traced: bool = False
 
@@ -235,7 +249,7 @@ class Birth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def privileged(self) -> bool:
         """Whether this is done as the Emperor's user, not as the vassal's."""
-        return self.phase in ("root", "ended")
+        return self.phase in ("root", "start", "ended")
 
     @property
     def title(self) -> str:
@@ -306,5 +320,5 @@ class Office(Message, frozen=True, tag="office"):
 OfficeMessage = Fork | Kill | Adopt | Forked | ForkFailed | Exited
 LinkMessage = (
     Ready | NotReady | Extend | Beat | Alive | Accepting | Idle | Renew | Worn
-    | Probe | Stop | RenewWorkers | Trace | Inject | Office
+    | Probe | Stop | Pause | RenewWorkers | Reloading | Trace | Inject | Office
 )

@@ -119,6 +119,7 @@ class EmperorOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     #: Seconds, which are milliseconds in a file; None leaves them to [supervision].
     emperor_throttle: float | None = _default("emperor", "emperor-throttle")
     emperor_max_throttle: float | None = _default("emperor", "emperor-max-throttle")
+    hook_emperor_start: tuple[Step, ...] = _default("emperor", "hook-emperor-start")
     vassals_start_hook: tuple[Step, ...] = _default("emperor", "vassals-start-hook")
     vassals_stop_hook: tuple[Step, ...] = _default("emperor", "vassals-stop-hook")
     exec_as_vassal: tuple[Step, ...] = _default("emperor", "exec-as-vassal")
@@ -149,6 +150,11 @@ class EmperorOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     logfile_chmod: int | None = _default("emperor", "logfile-chmod")
     #: "true", a format of strftime(3), or "" for none.
     log_date: str = _default("emperor", "log-date")
+
+    @property
+    def at_start(self) -> tuple[Step, ...]:
+        """What is done before anything else."""
+        return named("hook-emperor-start", self.hook_emperor_start)
 
     @property
     def before_vassals(self) -> tuple[Step, ...]:
@@ -244,6 +250,10 @@ class Vassal(Ancillary, frozen=True, forbid_unknown_fields=True, rename="kebab")
     uid: str = _default("vassal", "uid")
     gid: str = _default("vassal", "gid")
     chdir: str = _default("vassal", "chdir")
+    add_gid: tuple[str, ...] = _default("vassal", "add-gid")
+    no_initgroups: bool = _default("vassal", "no-initgroups")
+    #: None leaves it.
+    umask: int | None = _default("vassal", "umask")
     procname_prefix: str = _default("vassal", "procname-prefix")
     procname_prefix_spaced: str = _default("vassal", "procname-prefix-spaced")
     procname_append: str = _default("vassal", "procname-append")

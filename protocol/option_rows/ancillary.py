@@ -27,6 +27,7 @@ _HOOKS = {
     "accepting-once": "when a worker is ready, not again for one that replaces it",
     "accepting1-once": "when the first worker is ready, not again for one that replaces it",
     "emperor-stop": "when the Emperor says stop, also to the old one after a reload",
+    "emperor-reload": "in the old one, when the Emperor starts a new one beside it",
     "emperor-lost": "when the Emperor is gone",
 }
 

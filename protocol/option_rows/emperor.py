@@ -54,6 +54,8 @@ EMPEROR: tuple[Option, ...] = (
            "a file of its name and this ending gives an address", aliases=("emperor-on-demand-ext",)),
     Option("emperor", "emperor-on-demand-directory", PATH, "", "start each vassal at its first connection to "
            "DIRECTORY/NAME.socket", aliases=("emperor-on-demand-dir",)),
+    Option("emperor", "hook-emperor-start", HOOK, (), "hook that is carried out before any vassal starts; when it "
+           "fails the Emperor ends", repeat=True),
     Option("emperor", "vassals-start-hook", PROGRAM, (), "program that is run with a vassal's name before the "
            "vassal starts; its failure is only logged", repeat=True),
     Option("emperor", "vassals-stop-hook", PROGRAM, (), "program that is run with a vassal's name when the vassal "
@@ -96,16 +98,13 @@ EMPEROR: tuple[Option, ...] = (
               repeat=True)
       for name in ("call-as-vassal", "call-as-vassal1", "call-as-vassal3",
                    "mount-as-vassal", "umount-as-vassal")),
-    planned("emperor", "hook-emperor-start", TEXT, "run this when the Emperor starts",
-            why="ExecStartPre= of its systemd unit", repeat=True),
     planned("emperor", "emperor-command-socket", PATH, "take commands at this socket", why="control-socket",
             repeat=True),
     # in a vassal
     planned("vassal", "vassal-sos", TIME, "ask the Emperor for help when all workers are busy",
             why="give the vassal more processes"),
-    planned("vassal", "vassal-sos-backlog", COUNT, "ask for help when so many connections wait"),
-    planned("vassal", "hook-emperor-reload", TEXT, "run this when the Emperor says reload",
-            why="a reload starts a new generation: hook-master-start", repeat=True),
+    planned("vassal", "vassal-sos-backlog", COUNT, "ask for help when so many connections wait",
+            why="cheaper-algo = backlog starts more workers then"),
     refused("vassal", "emperor-proxy-socket", PATH, "pass the link to the Emperor on",
             "only the Emperor's own children are vassals"),
     refused("vassal", "zerg", PATH, "take sockets from another instance", "the Emperor owns the sockets: one "

@@ -7,6 +7,7 @@ from pyemperor.protocol.tables import Option, accepted, planned
 from pyemperor.protocol.values import COUNT, FLAG, INTEGER, MEGABYTES, PATH, SIZE, TEXT, TIME
 
 _ALWAYS = "it is always so"
+_SIGTERM = "a script that takes too long gets SIGTERM, and SIGKILL if it lives on"
 
 PROCESSES: tuple[Option, ...] = (
     Option("vassal", "processes", COUNT, 1, "worker processes", least=1, most=1024, aliases=("workers",)),
@@ -67,9 +68,10 @@ PROCESSES: tuple[Option, ...] = (
     Option("vassal", "harakiri", TIME, 0.0, "end the script of a request that takes longer, and nothing else; "
            "0: never"),
     planned("vassal", "harakiri-verbose", FLAG, "log more when a request is ended"),
-    planned("vassal", "harakiri-graceful-timeout", TIME, "time between the signal and SIGKILL"),
-    planned("vassal", "harakiri-graceful-signal", COUNT, "signal before SIGKILL"),
-    planned("vassal", "harakiri-queue-threshold", COUNT, "end slow requests only when so many wait"),
+    planned("vassal", "harakiri-graceful-timeout", TIME, "time between the signal and SIGKILL", why=_SIGTERM),
+    planned("vassal", "harakiri-graceful-signal", COUNT, "signal before SIGKILL", why=_SIGTERM),
+    planned("vassal", "harakiri-queue-threshold", COUNT, "end slow requests only when so many wait",
+            why="harakiri is the same however many wait"),
     accepted("vassal", "harakiri-no-arh", FLAG, "no limit for what follows a request", "nothing does",
              "no-harakiri-arh", "no-harakiri-after-req-hook"),
     # fewer workers
@@ -96,9 +98,10 @@ PROCESSES: tuple[Option, ...] = (
            repeat=True),
     planned("vassal", "fs-reload", PATH, "reload when this file or folder changes", repeat=True,
             why="touch the vassal's file, or pyemperor reload NAME"),
-    planned("vassal", "touch-signal", TEXT, "raise a uwsgi signal when a file is touched", repeat=True),
+    planned("vassal", "touch-signal", TEXT, "raise a uwsgi signal when a file is touched", repeat=True,
+            why="touch-exec runs a command"),
     planned("vassal", "reload-on-fd", TEXT, "reload when a descriptor can be read", "brutal-reload-on-fd",
-            repeat=True),
+            repeat=True, why="pyemperor reload NAME"),
     accepted("vassal", "exit-on-reload", FLAG, "end instead of reloading", "a reload starts the new generation "
              "beside the old one, which then ends"),
     accepted("vassal", "py-autoreload", TIME, "reload when Python modules change", "scripts are read anew for "

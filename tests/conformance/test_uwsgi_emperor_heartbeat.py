@@ -5,13 +5,15 @@ The same in long times, with hangs, pauses and lost beats: test_failure_detector
 
 import os
 import re
+import select
 import signal
+import socket
 from collections.abc import Iterator
 
 import pytest
 
 from tests.conformance.capital import Capital, capital
-from tests.support import read_to_end
+from tests.support import connect, http_request, read_to_end
 
 #: Seconds of silence that uWSGI would kill for.
 TOLERANCE = 0.5
@@ -58,6 +60,54 @@ def test_29_a_paused_vassal_is_not_killed(emperor: Capital) -> None:
     emperor.said(r"\[emperor\] vassal paused answered", begun)
     assert emperor.status("paused").pids == (pid,)
     assert emperor.get("paused").status == 200
+
+
+def test_29_sigtstp_pauses_a_vassal_which_beats_on(emperor: Capital) -> None:
+    """29. As in uWSGI: SIGTSTP to a master has the workers finish what they have and take no more, also one that
+    comes meanwhile; the next SIGTSTP ends that. Better: uWSGI's do not beat then, and the Emperor kills it."""
+    begun = emperor.now
+    emperor.start("tstp", "heartbeat = 1\nprocesses = 2\nthreads = 2\n")
+    (pid,) = emperor.status("tstp").pids
+    held, _ = emperor.hold("tstp")
+    os.kill(pid, signal.SIGTSTP)
+    emperor.said(r" - \*\*\* PAUSE \(press start to resume, if you do not have a joypad send SIGTSTP\)", begun)
+    emperor.release()
+    assert read_to_end(held).text == "held\n"
+    held.close()
+    waiting = [ask(emperor, "tstp") for _ in range(3)]
+    worker = int(emperor.said(r"spawned uWSGI worker 1 \(pid: \d+", begun).split("pid: ")[1].split(",")[0])
+    os.kill(worker, signal.SIGKILL)
+    emperor.said(r"Respawned uWSGI worker 1", begun)
+    assert not select.select(waiting, [], [], 2 * TOLERANCE)[0], "somebody was answered"
+    assert emperor.status("tstp").state == "PAUSED"
+    assert emperor.status("tstp").pids == (pid,)
+    assert emperor.count("silent|no heartbeat", begun) == 0
+    os.kill(pid, signal.SIGTSTP)
+    emperor.said(r" - \*\*\* \(SIGTSTP received\) resuming workers \*\*\*", begun)
+    for sock in waiting:
+        assert read_to_end(sock).status == 200
+        sock.close()
+    assert emperor.get("tstp").status == 200
+    assert emperor.status("tstp").state in ("READY", "STABLE")
+
+
+def test_29_a_reload_ends_a_pause(emperor: Capital) -> None:
+    """29. As in uWSGI, which forgets it when it executes itself anew."""
+    emperor.start("again")
+    (pid,) = emperor.status("again").pids
+    begun = emperor.now
+    os.kill(pid, signal.SIGTSTP)
+    emperor.said("PAUSE", begun)
+    waiting = ask(emperor, "again")
+    emperor.reload("again")
+    assert read_to_end(waiting).status == 200
+    waiting.close()
+
+
+def ask(emperor: Capital, name: str) -> socket.socket:
+    sock = connect(emperor.folder / f"{name}.http")
+    sock.sendall(http_request("/cgi/hello", version="1.0"))
+    return sock
 
 
 def test_46_an_emperor_that_was_stopped_blames_nobody(emperor: Capital) -> None:

@@ -4,6 +4,7 @@ import os
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,7 +85,7 @@ def serve(folder: Path) -> Iterator[Serve]:
     become_subreaper()  # whatever escapes from a dead Emperor becomes ours, and is found
     servers: list[Server] = []
 
-    def start(vassals: dict[str, str] | None = None, emperor: str = "", *, linked: bool = False) -> Server:
+    def start(vassals: dict[str, str] | None = None, emperor: str = "", **how: Any) -> Server:
         tables = [
             VASSAL.format(name=name) + textwrap.dedent(options)
             for name, options in (vassals or {"app": ""}).items()
@@ -92,7 +93,7 @@ def serve(folder: Path) -> Iterator[Serve]:
         table = '[emperor]\nlog-style = "json"\ncontrol-socket = "none"'
         text = "\n".join([table, textwrap.dedent(emperor), *tables])
         (folder / "s.toml").write_text(text)
-        servers.append(Server(folder, linked=linked))
+        servers.append(Server(folder, **how))
         return servers[-1]
 
     yield start

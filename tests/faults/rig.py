@@ -52,9 +52,12 @@ class Client:
 
 
 class Server:
-    """``pyemperor run`` in ``folder``; :attr:`log` has the entries of its log so far."""
+    """``pyemperor run`` in ``folder``; :attr:`log` has the entries of its log so far.
 
-    def __init__(self, folder: Path, *, linked: bool = False, file: str = "s.toml") -> None:
+    With ``files`` it may have so many open, and may raise that limit.
+    """
+
+    def __init__(self, folder: Path, *, linked: bool = False, file: str = "s.toml", files: int = 0) -> None:
         self.folder = folder
         self.log: list[dict[str, Any]] = []
         self._mark = 0
@@ -70,6 +73,8 @@ class Server:
             self._link.setblocking(False)
             command[3:] = ["pyemperor.cli.reign", file, "--link", str(theirs.fileno())]
             passed = [theirs.fileno()]
+        if files:
+            command = ["prlimit", f"--nofile={files}:", *command]
         self.process = subprocess.Popen(
             command,
             cwd=folder,

@@ -1,6 +1,7 @@
 """Programs beside the workers and hooks, on real processes: who runs, who comes back, and that nothing is left."""
 
 import os
+import pwd
 import signal
 import textwrap
 import time
@@ -69,6 +70,21 @@ def test_a_daemon_has_a_clean_slate_and_its_words_are_in_the_log(serve: Serve) -
     assert inherited == {"0", "1", "2", "3"}, "3 is how ls looks"
     entry = server.until(actor="daemon:app/1", event="output")
     assert entry["vassal"] == "app"
+    assert server.stop() == 0
+
+
+def test_programs_beside_the_workers_have_the_limit_of_files_that_the_emperor_was_given(serve: Serve) -> None:
+    """The Emperor and its fork server raise theirs."""
+    say = "echo limit $(ulimit -n)"
+    options = f"""
+    exec-as-root = "{say}"
+    hook-master-start = "exec:{say}"
+    attach-daemon = "{say}; exec sleep 1000"
+    """
+    server = serve({"app": vassal(options)}, f'exec-as-vassal = "{say}"', files=64)
+    assert said(server, "daemon:app/1", "limit ") == ["64"]
+    hooks = [entry["actor"] for entry in server.since(event="output", message="limit 64")]
+    assert sorted(hooks) == ["daemon:app/1", "hook:app/root", "hook:app/root", "hook:app/user"]
     assert server.stop() == 0
 
 
@@ -244,6 +260,24 @@ def test_root_hooks_are_the_emperors_user_and_the_others_the_vassals(serve: Serv
     assert server.stop() == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another")
+@pytest.mark.parametrize("more", ["", "no-initgroups = true"])
+def test_further_groups_and_the_umask_are_the_vassals(serve: Serve, more: str) -> None:
+    user = pwd.getpwnam("www-data")
+    groups = {1, 4, *([user.pw_gid] if more else os.getgrouplist(user.pw_name, user.pw_gid))}
+    options = f'uid = "www-data"\nadd-gid = ["daemon", "4"]\numask = "027"\n{more}\n'
+    server = serve({"app": vassal(options + 'attach-daemon = "echo pid $$; exec sleep 1000"')})
+    server.ready("master:app", "worker:app/1")
+    (daemon,) = said(server, "daemon:app/1", "pid ")
+    for pid in (server.pid("master:app"), server.pid("worker:app/1"), daemon):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        status = {key: value.split() for key, value in (line.split(":", 1) for line in lines)}
+        assert {int(group) for group in status["Groups"]} == groups
+        assert status["Umask"] == ["0027"]
+        assert status["Uid"] == [str(user.pw_uid)] * 4
+    assert server.stop() == 0
+
+
 def test_a_start_hook_that_fails_or_is_missing_is_only_logged(serve: Serve) -> None:
     server = serve({"app": vassal('hook-as-user = ["safeexec:exit 3", "print:still here"]')},
                    'vassals-start-hook = ["./missing", "/bin/false"]')  # fmt: skip
@@ -320,6 +354,40 @@ def test_a_reload_whose_hook_fails_leaves_the_old_one_serving(serve: Serve, fold
     assert server.stop() == 0
 
 
+def test_the_emperors_own_hook_comes_before_all_vassals(serve: Serve, folder: Path) -> None:
+    (folder / "vassals").mkdir()
+    (folder / "vassals" / "other.ini").write_text("[uwsgi]\nhttp-socket = ../other.http\ncgi = /cgi=../cgi\n")
+    os.mkfifo(folder / "go")
+    hook = 'emperor = "vassals"\nhook-emperor-start = ["exec:echo pid $$; read line < go", "appendn:order start"]'
+    server = serve({"app": vassal('exec-as-user = "echo app >> order"')}, hook)
+    said(server, "hook:emperor/start", "pid ")
+    server.watch(0.3)  # in which the imperial monitor has found the other one
+    assert not server.since(actor="master:app")
+    assert not server.since(actor="master:other")
+    with open(folder / "go", "w") as go:
+        go.write("\n")
+    server.ready("master:app", "master:other")
+    assert (folder / "order").read_text().split() == ["start", "app"]
+    assert server.stop() == 0
+
+
+def test_an_emperor_whose_own_hook_fails_ends(serve: Serve) -> None:
+    server = serve(emperor='hook-emperor-start = ["exec:exit 3", "print:never"]')
+    assert server.over() == 1
+    entry = server.until(lambda e: "hook-emperor-start = exec:exit 3: exit code 3" in e["message"], level="ERROR")
+    assert entry["actor"] == "emperor"
+    assert not server.since(actor="master:app")
+    assert not server.since(message="never")
+
+
+def test_an_emperor_whose_own_hook_hangs_can_be_stopped(serve: Serve) -> None:
+    server = serve(emperor='hook-emperor-start = "exec:echo pid $$; exec sleep 1000"')
+    (pid,) = said(server, "hook:emperor/start", "pid ")
+    assert server.stop() == 0
+    assert ended(int(pid))
+    assert not server.since(actor="master:app")
+
+
 def test_the_emperor_says_farewell_to_a_vassal_once_and_not_at_a_reload(serve: Serve, folder: Path) -> None:
     (folder / "stop").write_text("#!/bin/sh\necho stopped $1\nexit 3\n")
     (folder / "stop").chmod(0o755)
@@ -355,6 +423,18 @@ def test_hooks_of_what_the_emperor_says(serve: Serve, folder: Path, number: int,
     server.signal("emperor", number)
     server.over()
     assert (folder / "said").read_text() == f"{word}\n"
+
+
+def test_a_reload_is_told_to_the_old_generation(serve: Serve, folder: Path) -> None:
+    options = 'hook-emperor-reload = "appendn:said reload"\nhook-emperor-stop = "appendn:said stop"'
+    server = serve({"app": vassal(options)})
+    server.ready("master:app")
+    server.signal("emperor", signal.SIGHUP)
+    server.until(actor="master:app", event="reloaded")
+    server.until(actor="master:app", event="exit")
+    assert sorted((folder / "said").read_text().split()) == ["reload", "stop"], "each is a process of its own"
+    assert server.stop() == 0
+    assert (folder / "said").read_text().split()[2:] == ["stop"]
 
 
 def test_attendants_outlive_the_fork_server(serve: Serve) -> None:

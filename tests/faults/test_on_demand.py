@@ -1,7 +1,6 @@
 """Vassals that run only while somebody asks them for something: real files, sockets and processes."""
 
 import os
-import resource
 import signal
 import socket
 from pathlib import Path
@@ -186,20 +185,27 @@ def test_removing_a_sleeping_vassal_removes_its_socket(serve: Serve, vassals: Pa
 
 
 def test_the_limit_of_open_files_is_no_limit_of_vassals(serve: Serve, vassals: Path) -> None:
-    """Each has a socket in the Emperor; what else runs keeps the limit that the Emperor was given."""
+    """Each has a socket in the Emperor; scripts keep the limit that the Emperor was given."""
     script = vassals.parent / "cgi" / "hello.cgi"
     script.write_text("#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'; ulimit -n\n")
     for number in range(100):
         ini(vassals, f"v{number}")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
-    try:
-        server = serve({"still": ""}, DIRECTORY)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    server = serve({"still": ""}, DIRECTORY, files=64)
     for number in range(100):
         asleep(server, f"v{number}")
     assert ask(vassals.parent / "sockets" / "v99.socket").endswith(b"\r\n\r\n64\n")
+    assert server.stop() == 0
+
+
+def test_the_limit_of_open_files_is_no_limit_of_masters(serve: Serve, vassals: Path) -> None:
+    """Each has an office in the fork server."""
+    for number in range(24):
+        ini(vassals, f"v{number}")
+    server = serve({"still": ""}, DIRECTORY, files=24)
+    for number in range(24):
+        asleep(server, f"v{number}")
+    for number in range(24):
+        assert ask(vassals.parent / "sockets" / f"v{number}.socket").endswith(b"hello \n")
     assert server.stop() == 0
 
 

@@ -221,6 +221,7 @@ def test_nothing_runs_as_root(folder: Path, rule: Rule) -> None:
         ("uid = nobody\n", "uid: nobody is not whom the file belongs to, number 33"),
         ("uid = 0\n", "uid: 0 is not whom the file belongs to"),
         ("gid = root\n", "gid: root is not whom the file belongs to"),
+        ("add-gid = root\n", "add-gid: emperor-tyrant gives nobody further groups but the owner's own"),
         ("uid = www-data\ngid = www-data\n", ""),
     ],
 )
@@ -303,6 +304,29 @@ def test_a_log_file_is_opened_as_its_owner(folder: Path, rule: Rule) -> None:
     server.until(lambda entry: "Permission denied; logging goes on here" in entry["message"])
     assert precious.read_text() == "root's\n"
     assert stat.S_IMODE(precious.stat().st_mode) == 0o644
+    assert server.stop() == 0
+
+
+def test_a_file_that_its_owner_may_not_see_is_not_looked_at_for_them(folder: Path, rule: Rule) -> None:
+    """Or a reload would tell what is there, and when it changes."""
+    (folder / "closed").mkdir(mode=0o700)
+    secret, open_to_all = folder / "closed" / "secret", folder / "open"
+    for file in (secret, open_to_all):
+        file.touch()
+    vassal(folder, WWW, more=f"touch-reload = {secret}\n")
+    vassal(folder, NOBODY, "other", more=f"touch-reload = {open_to_all}\n")
+    server = rule()
+    server.ready("master:app", "master:other")
+    server.mark()
+    heard = f"{open_to_all} was touched, for vassal other"
+    for moment in range(100):
+        for file in (secret, open_to_all):
+            os.utime(file, (moment, moment))
+        server.watch(0.1)
+        if server.since(message=heard):
+            break
+    server.ready("master:other")  # anew
+    assert not [entry for entry in server.since() if str(secret) in entry["message"]]
     assert server.stop() == 0
 
 

@@ -1,4 +1,7 @@
-"""What the Emperor has done when a vassal has ended: ``vassals-stop-hook``, as a child process like any other."""
+"""What the Emperor has done as itself: ``hook-emperor-start`` before all, ``vassals-stop-hook`` after a vassal.
+
+Each is a child process like any other.
+"""
 
 import itertools
 from dataclasses import replace
@@ -11,25 +14,25 @@ from pyemperor.protocol.hooks import Step
 from pyemperor.protocol.messages import Birth
 
 
-class Farewell:
-    """Children of ``overseer`` that carry out ``steps``, each for one vassal, once."""
+class Chores:
+    """Children of ``overseer`` that carry out hooks, once."""
 
-    def __init__(self, overseer: Overseer, steps: tuple[Step, ...]) -> None:
+    def __init__(self, overseer: Overseer) -> None:
         self._overseer = overseer
-        self._steps = steps
         self._numbers = itertools.count(1)
         self._groups: set[str] = set()
 
-    def bid(self, birth: Birth) -> None:
-        """The vassal of the master ``birth`` has ended."""
-        if not self._steps:
-            return
-        hook = msgspec.structs.replace(birth, kind="hook", phase="ended", before=self._steps)
+    def send(self, master: Birth, phase: str, steps: tuple[Step, ...]) -> str:
+        """Have ``steps`` carried out for the vassal of ``master``; the name of the group, "" for no steps."""
+        if not steps:
+            return ""
+        hook = msgspec.structs.replace(master, kind="hook", phase=phase, before=steps)
         # No vassal is called so: a slash stands in no name.
-        name = f"hook/{birth.vassal.name}/{next(self._numbers)}"
+        name = f"hook/{master.vassal.name}/{next(self._numbers)}"
         self._groups.add(name)
-        own = replace(flags(birth.vassal.supervision), strategy=Strategy.ONE_FOR_ONE, on_exceed="curse")
+        own = replace(flags(master.vassal.supervision), strategy=Strategy.ONE_FOR_ONE, on_exceed="curse")
         self._overseer.add_group(name, Supervisor(own, [ChildSpec(name, start=hook)], random=lambda: 0.5))
+        return name
 
     def child_down(self, name: str) -> None:
         """It is done, or has failed, which the log says."""
