@@ -24,6 +24,7 @@ from pyemperor.actors.monitor_diff import Appeared, Change, Changed, Renamed, Va
 from pyemperor.actors.monitor_files import touched
 from pyemperor.actors.opened import Opened
 from pyemperor.protocol.errors import ConfigError, Disowned, Problem
+from pyemperor.protocol.escapes import printable
 from pyemperor.protocol.options import Vassal
 
 #: Seconds from a file event to the look at the files: events come in bursts.
@@ -286,8 +287,8 @@ class Monitor(Actor):
         source = self._source_of[key]
         former = {name for other, name in self._formerly.items() if other != key}
         taken = self._reserved | former | set(self._names.values())
-        plain = _sayable(source.name(key))
-        placed = f"{_sayable(source.place(key))}.{plain}"
+        plain = printable(source.name(key))
+        placed = f"{printable(source.place(key))}.{plain}"
         candidates = chain([plain, placed], (f"{placed}-{number}" for number in count(2)))
         self._names[key] = next(name for name in candidates if name not in taken)
 
@@ -312,8 +313,3 @@ class Monitor(Actor):
         self._to_touch[name] = self._touch_files(vassal)
         vassal = msgspec.structs.replace(vassal, name=name)
         self._tell(Govern(vassal, reread, formerly if formerly != name else ""))
-
-
-def _sayable(name: str) -> str:
-    r"""Escape what logs, links and the control socket cannot carry: ``\n``, or bytes that are no UTF-8."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)

@@ -11,9 +11,9 @@ from typing import TextIO
 import msgspec
 
 from pyemperor.cli.control_socket import running
-from pyemperor.cli.lines import printable
 from pyemperor.protocol import control
 from pyemperor.protocol.errors import LinkError, PyEmperorError
+from pyemperor.protocol.escapes import printable
 
 #: Seconds in which an Emperor must take a connection, and answer what takes no time.
 _PATIENCE = 5.0

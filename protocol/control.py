@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from pyemperor.protocol.errors import LinkError
+from pyemperor.protocol.escapes import encodable
 
 VERSION = 1
 #: Bytes that a request may have.
@@ -113,30 +114,21 @@ Answer = Statuses | Outcomes | Begun | Refusal
 
 
 def encode(message: Request | Answer) -> bytes:
-    """The line that carries ``message``; what is no UTF-8 in its texts goes as :func:`spoken`."""
+    """The line that carries ``message``; what is no UTF-8 in its texts is escaped (:mod:`escapes`)."""
     try:
         return msgspec.json.encode(message) + b"\n"
     except UnicodeEncodeError:
-        return msgspec.json.encode(_spoken(msgspec.to_builtins(message))) + b"\n"
+        return msgspec.json.encode(_encodable(msgspec.to_builtins(message))) + b"\n"
 
 
-def spoken(text: str) -> str:
-    """``text`` as it is said here and in logs: bytes of a file name that are no UTF-8 are escaped.
-
-    >>> print(spoken("caf\\udce9"), spoken("café"))
-    caf\\udce9 café
-    """
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
-
-
-def _spoken(value: Any) -> Any:
+def _encodable(value: Any) -> Any:
     match value:
         case str():
-            return spoken(value)
+            return encodable(value)
         case dict():
-            return {_spoken(key): _spoken(one) for key, one in value.items()}
+            return {_encodable(key): _encodable(one) for key, one in value.items()}
         case list() | tuple():
-            return [_spoken(one) for one in value]
+            return [_encodable(one) for one in value]
     return value
 
 
