@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +29,11 @@ from pyemperor.actors.emperor import ChildEnded, Companion, Emperor, Govern, Qui
 from pyemperor.actors.imperial_host import ImperialForkHost
 from pyemperor.actors.journal import Journal
 from pyemperor.actors.listeners import SocketVault
-from pyemperor.actors.monitor import Monitor, Rescan, Source, Told
+from pyemperor.actors.monitor import Monitor, Rescan, Source
 from pyemperor.actors.monitor_files import EXTENSIONS, VassalFiles
 from pyemperor.actors.overseer import Overseer
 from pyemperor.actors.pipe import Pipe
+from pyemperor.actors.register import Register, Told
 from pyemperor.actors.stats import Stats
 from pyemperor.actors.superior import FromParent, ParentLost
 from pyemperor.cli.blame import problem
@@ -196,7 +197,7 @@ def _rule(
     ref = emperor.actor_ref
     if (sock := process.control) is not None:
         # Whoever waits there hears when we are gone.
-        emperor.accompany("control socket", lambda _: Control.start(Threads(), ref, sock, owner=ref))
+        emperor.accompany("control socket", lambda: Control.start(Threads(), ref, sock, owner=ref))
     if stats is not None:
         Stats.start(Threads(), ref, stats, scenario.emperor, time.time)
     process.up_with(inbox)
@@ -226,7 +227,9 @@ def _watch_vassals(emperor: Emperor, scenario: Scenario, sources: Sequence[Sourc
         with contextlib.suppress(pykka.ActorDeadError):  # it has ended, and needs no vassals any more
             emperor.actor_ref.tell(message)
 
-    def engage(governed: Collection[str]) -> pykka.ActorRef[Any]:
+    register = Register()  # what one monitor has told the Emperor the next one need not
+
+    def engage() -> pykka.ActorRef[Any]:
         return Monitor.start(
             Threads(),
             sources,
@@ -234,7 +237,7 @@ def _watch_vassals(emperor: Emperor, scenario: Scenario, sources: Sequence[Sourc
             scenario.emperor.emperor_freq,
             touch_files=_touch_files,
             static=scenario.vassals,
-            governed=governed,
+            register=register,
             owner=emperor.actor_ref,
         )
 
