@@ -43,7 +43,7 @@ from pyemperor.cli.handlers import registered
 from pyemperor.cli.logs import log_statuses, reopen
 from pyemperor.cli.processes import log_level, watch_signals
 from pyemperor.cli.scenarios import read_scenario
-from pyemperor.cli.vassal_reader import VassalReader, empty_mounts
+from pyemperor.cli.vassal_reader import RootWarnings, VassalReader, empty_mounts
 from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.frames import encode
 from pyemperor.protocol.messages import Trace
@@ -188,11 +188,15 @@ def _rule(
     files = _open_files()
     journal = Journal("emperor")
     vassals = [Govern(vassal) for vassal in scenario.vassals]
+    # A player shows nothing but what its scenario is about.
+    overhear = RootWarnings().hear if link is None else lambda _: None
+    for govern in vassals:
+        overhear(govern)
     emperor = Emperor(Threads(), host, journal, scenario.emperor, vault, vassals)
     inbox = emperor.actor_inbox
     if link is not None:
         journal.up = Pipe(inbox, link, lambda message, _: FromParent(message), ParentLost).send
-    monitor = _watch_vassals(emperor, scenario, sources)
+    monitor = _watch_vassals(emperor, scenario, sources, overhear)
     watch_signals(inbox, _Signals(emperor, monitor), *_HEARD)
     ref = emperor.actor_ref
     if (sock := process.control) is not None:
@@ -218,12 +222,15 @@ def _open_files() -> tuple[int, int]:
     return former
 
 
-def _watch_vassals(emperor: Emperor, scenario: Scenario, sources: Sequence[Source]) -> Companion | None:
-    """Start the imperial monitor, if there is anything to watch."""
+def _watch_vassals(
+    emperor: Emperor, scenario: Scenario, sources: Sequence[Source], overhear: Callable[[object], None]
+) -> Companion | None:
+    """Start the imperial monitor, if there is anything to watch; ``overhear`` gets what the Emperor is told."""
     if not sources and not any(map(_touch_files, scenario.vassals)):
         return None
 
     def tell(message: object) -> None:
+        overhear(message)
         with contextlib.suppress(pykka.ActorDeadError):  # it has ended, and needs no vassals any more
             emperor.actor_ref.tell(message)
 
