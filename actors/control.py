@@ -9,9 +9,10 @@ import select
 import socket
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pykka
 from loguru import logger
 from pykka._envelope import Envelope
@@ -160,8 +161,9 @@ class Control(Actor):
 
         match request:
             case control.Status():
-                reports = (control.VassalReport(**asdict(one)) for one in statuses if name in (None, one.name))
-                client.answer(control.Statuses(os.getpid(), tuple(reports)))
+                chosen = [one for one in statuses if name in (None, one.name)]
+                reports = msgspec.convert(chosen, tuple[control.VassalReport, ...], from_attributes=True)
+                client.answer(control.Statuses(os.getpid(), reports))
             case control.Reload(wait=True):
                 self._ask(client, asked.Reload(name, over))
             case control.Reload():

@@ -56,6 +56,16 @@ class Absolve(_Request, frozen=True, tag="absolve", kw_only=True):
 Request = Status | Reload | Stop | Absolve
 
 
+class AttendantReport(msgspec.Struct, frozen=True):
+    """How a process beside the workers is; the fields are those of ``protocol.messages.Attending``."""
+
+    name: str
+    state: str
+    pid: int = 0
+    reason: str = ""
+    restarts: int = 0
+
+
 class VassalReport(msgspec.Struct, frozen=True):
     """How one vassal is; the fields are those of ``actors.administration.VassalStatus``."""
 
@@ -70,6 +80,7 @@ class VassalReport(msgspec.Struct, frozen=True):
     ready: int = 0
     requests: int = 0
     loyal: bool = False
+    attendants: tuple[AttendantReport, ...] = ()
 
 
 class Done(msgspec.Struct, frozen=True):

@@ -4,11 +4,14 @@ import os
 import signal
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pyemperor.actors.linux import children, living_descendants
+from pyemperor.protocol.control import AttendantReport
+from tests.conformance.capital import capital
 from tests.faults.rig import PATIENCE, Serve, Server, await_end, ended
 
 QUICK = """
@@ -70,6 +73,49 @@ def test_a_daemon_has_a_clean_slate_and_its_words_are_in_the_log(serve: Serve) -
     entry = server.until(actor="daemon:app/1", event="output")
     assert entry["vassal"] == "app"
     assert server.stop() == 0
+
+
+def test_the_status_of_a_vassal_lists_its_attendants(tmp_path: Path) -> None:
+    hook = tmp_path / "hook"
+    os.mkfifo(hook)
+    options = f"""\
+attach-daemon = exec sleep 1000
+attach-daemon = exec false
+hook-touch = {tmp_path}/touch print:touched
+exec-as-user = echo $$ > {hook}
+hook-accepting1-once = exec:cat {hook}
+"""
+    with capital(tmp_path) as emperor:
+
+        def attendants(true: Callable[[dict[str, AttendantReport]], bool]) -> dict[str, AttendantReport]:
+            """Ask again and again until it is so."""
+            end = time.monotonic() + PATIENCE
+            while True:
+                found = {one.name: one for one in emperor.status("shop").attendants}
+                if true(found):
+                    return found
+                assert time.monotonic() < end, found
+
+        emperor.start("shop")
+        assert emperor.status("shop").attendants == ()
+        emperor.write("shop", options)
+        starting = attendants(lambda found: "READY" in [one.state for one in found.values()])
+        assert list(starting) == ["hook/user"]
+        assert "hook: shop/user" in Path(f"/proc/{starting['hook/user'].pid}/cmdline").read_text()
+        hook.read_text()
+        found = attendants(lambda found: len(found) == 4 and found["daemon/2"].state == "BACKOFF")
+        assert sorted(found) == ["daemon/1", "daemon/2", "hook/first-worker-once", "touch"]
+        assert (found["daemon/2"].pid, found["daemon/2"].reason[:14]) == (0, "next start in ")
+        daemon = found["daemon/1"].pid
+        assert daemon in living_descendants([emperor.status("shop").pids[0], emperor.emperor.pid])
+        assert "daemon: shop/1" in Path(f"/proc/{daemon}/cmdline").read_text()
+        hook.write_text("done")
+        attendants(lambda found: "hook/first-worker-once" not in found)
+        os.kill(daemon, signal.SIGKILL)
+        again = attendants(lambda found: found["daemon/1"].pid not in (0, daemon))
+        assert again["daemon/1"].restarts == 1
+        os.kill(emperor.status("shop").pids[0], signal.SIGKILL)
+        attendants(lambda found: list(found) == ["hook/user"])  # of its successor, which begins anew
 
 
 def test_a_killed_daemon_is_started_again(serve: Serve) -> None:
