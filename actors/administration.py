@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from pyemperor.protocol.errors import Problem
+from pyemperor.protocol.messages import Attending
 from pyemperor.protocol.options import Vassal
 
 # ---- what there is to be ------------------------------------------------------------------------------
@@ -135,6 +136,8 @@ class VassalStatus:
     requests: int = 0
     #: It has served a request.
     loyal: bool = False
+    #: The processes beside its workers, in the order of their masters.
+    attendants: tuple[Attending, ...] = ()
 
 
 @dataclass(slots=True)

@@ -9,9 +9,10 @@ import select
 import socket
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pykka
 from loguru import logger
 from pykka._envelope import Envelope
@@ -21,6 +22,7 @@ from pyemperor.actors.actor import Actor, Mail, System
 from pyemperor.actors.clock import Timer
 from pyemperor.protocol import control
 from pyemperor.protocol.errors import LinkError
+from pyemperor.protocol.escapes import encodable
 from pyemperor.protocol.report import suggest
 
 #: Connections at a time; most of them wait for a reload.
@@ -144,23 +146,24 @@ class Control(Actor):
         if statuses is None:
             client.answer(control.Refusal("the Emperor cannot say how its vassals are", "its log says why"))
             return
-        names = {control.spoken(status.name): status.name for status in statuses}
+        names = {encodable(status.name): status.name for status in statuses}
         known = list(names)
-        if request.name is not None and control.spoken(request.name) not in names:
-            asked_for = control.spoken(request.name)
+        if request.name is not None and encodable(request.name) not in names:
+            asked_for = encodable(request.name)
             meant = suggest(asked_for, known)
             there_are = f"there are: {', '.join(known)}"
             client.answer(control.Refusal(f"there is no vassal {asked_for}", meant or there_are))
             return
-        name = None if request.name is None else names[control.spoken(request.name)]
+        name = None if request.name is None else names[encodable(request.name)]
 
         def over(outcomes: Sequence[asked.Outcome]) -> None:
             self.actor_ref.tell(_Over(client, outcomes))
 
         match request:
             case control.Status():
-                reports = (control.VassalReport(**asdict(one)) for one in statuses if name in (None, one.name))
-                client.answer(control.Statuses(os.getpid(), tuple(reports)))
+                chosen = [one for one in statuses if name in (None, one.name)]
+                reports = msgspec.convert(chosen, tuple[control.VassalReport, ...], from_attributes=True)
+                client.answer(control.Statuses(os.getpid(), reports))
             case control.Reload(wait=True):
                 self._ask(client, asked.Reload(name, over))
             case control.Reload():
@@ -172,7 +175,7 @@ class Control(Actor):
             case control.Stop():
                 self._ask(client, asked.Stop(name, over))
             case control.Absolve():
-                self._ask(client, asked.Absolve(names[control.spoken(request.name)], over))
+                self._ask(client, asked.Absolve(names[encodable(request.name)], over))
 
     def on_stop(self) -> None:
         self.actor_inbox.unwatch(self._sock.fileno())

@@ -1,7 +1,7 @@
 """The Emperor: supervises one master per vassal, owns the listening sockets, judges the masters."""
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,12 +51,12 @@ _HOSTS, _HOSTS_PERIOD = 3, 10.0
 #: Failures of a companion within so many seconds before the next one waits.
 _FAILURES, _FAILURES_PERIOD = 1, 10.0
 
-#: Starts an actor that serves the Emperor, who is its owner; gets the names of the vassals that there are.
-Engage = Callable[[Collection[str]], pykka.ActorRef[Any]]
+#: Starts an actor that serves the Emperor, who is its owner.
+Engage = Callable[[], pykka.ActorRef[Any]]
 
 
 class Companion:
-    """An actor beside the Emperor that is no process's: started anew when it fails, as if nothing had been."""
+    """An actor beside the Emperor that is no process's: started anew when it fails."""
 
     def __init__(self, name: str, engage: Engage) -> None:
         self.name = name
@@ -218,7 +218,7 @@ class Emperor(Realm):
         """
         companion = Companion(name, engage)
         self._companions.append(companion)
-        companion.actor = engage(())
+        companion.actor = engage()
         return companion
 
     def _companion_lost(self, actor: pykka.ActorRef[Any], error: BaseException) -> None:
@@ -237,7 +237,7 @@ class Emperor(Realm):
 
     def _engage(self, companion: Companion) -> None:
         try:
-            companion.actor = companion.engage(tuple(self._provinces))
+            companion.actor = companion.engage()
         except (OSError, RuntimeError) as error:  # no descriptor or no thread is left at the moment
             self._engage_again(companion, error)
 

@@ -32,7 +32,17 @@ from pyemperor.actors.succession import (
 )
 from pyemperor.actors.supervision import ChildSpec, ExitKind, Shutdown, Supervisor
 from pyemperor.protocol.errors import ConfigError, Problem
-from pyemperor.protocol.messages import Accepting, Beat, Birth, Extend, Idle, Message, Reloading, State
+from pyemperor.protocol.messages import (
+    Accepting,
+    Attended,
+    Beat,
+    Birth,
+    Extend,
+    Idle,
+    Message,
+    Reloading,
+    State,
+)
 from pyemperor.protocol.options import Vassal
 
 #: Vassals that are reloaded at a time when all are.
@@ -273,6 +283,8 @@ class Generations(Overseer):
         self._generation_event(child, Up)
 
     def child_down(self, child: str) -> None:
+        if owner := self._owners.get(child):
+            owner[0].attendants.pop(owner[1], None)
         found = self.child(child)
         # What the machine refuses for the moment its supervisor tries again, until the trial is over.
         if found is not None and (found.ended.kind is not ExitKind.ENV or not self._on_trial(child)):
@@ -289,6 +301,8 @@ class Generations(Overseer):
             self._log(province, "INFO", "has served its first request", "loyal")
         elif isinstance(message, Extend) and self._on_trial(child):
             self._allow(province, child, message.seconds)
+        elif isinstance(message, Attended):
+            province.attendants[generation] = message.attendants
         elif isinstance(message, Idle):
             self._generation_event(child, Quiet)
         elif isinstance(message, Beat) and generation == province.succession.present:

@@ -8,9 +8,9 @@ one (a database, say) implements the same few methods.
 import contextlib
 import errno
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, count
+from itertools import chain
 from typing import Any, Protocol
 
 import msgspec
@@ -21,9 +21,11 @@ from pyemperor.actors.actor import Actor, Inbox, System
 from pyemperor.actors.administration import Dismiss, Govern, Refuse
 from pyemperor.actors.clock import Timer
 from pyemperor.actors.monitor_diff import Appeared, Change, Changed, Renamed, Vanished, Watchlist
-from pyemperor.actors.monitor_files import OwnersFile, touched
-from pyemperor.actors.opened import Opened
+from pyemperor.actors.monitor_files import touched
+from pyemperor.actors.opened import Opened, OwnersFile
+from pyemperor.actors.register import Register, Told, Ward
 from pyemperor.protocol.errors import ConfigError, Disowned, Problem
+from pyemperor.protocol.escapes import printable
 from pyemperor.protocol.options import Vassal
 
 #: Seconds from a file event to the look at the files: events come in bursts.
@@ -39,9 +41,7 @@ _REMEDIES = {
 }
 
 
-#: Makes what the Emperor is told from a vassal's name.
-Told = Callable[[str], object]
-#: Gives that by path.
+#: Gives by path what the Emperor is told when that file is touched.
 TouchFiles = Callable[[Vassal], Mapping[str, Told]]
 
 
@@ -105,8 +105,8 @@ class Monitor(Actor):
     """Watches ``sources`` and tells the Emperor by ``tell``; looks every ``freq`` seconds, and at events.
 
     ``touch_files`` gives what the Emperor is told when a file of a vassal is touched; ``static`` are vassals that
-    nobody reads again, and which have such files all the same. ``governed`` are the names of the vassals that a
-    monitor before this one has told of: those that it does not find are dismissed.
+    nobody reads again, and which have such files all the same. ``register`` is what the monitor before this one,
+    which has failed, had told the Emperor: it is told what differs.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Monitor(Actor):
         *,
         touch_files: TouchFiles = lambda _: {},
         static: Iterable[Vassal] = (),
-        governed: Iterable[str] = (),
+        register: Register | None = None,
         owner: pykka.ActorRef[Any] | None = None,
     ) -> None:
         super().__init__(system, owner)
@@ -126,29 +126,29 @@ class Monitor(Actor):
         self._tell = tell
         self._freq = freq
         self._timer: Timer | None = None
-        self._watched: Watchlist[str] = Watchlist()
-        self._last: dict[str, Mapping[str, Hashable]] = {}
         #: By source, what it suffers from.
         self._ailing: dict[str, str] = {}
         self._source_of: dict[str, Source] = {}
-        self._names: dict[str, str] = {}
-        #: The name that a vassal runs under, if it was renamed and has not been read since.
-        self._formerly: dict[str, str] = {}
         self._touch_files = touch_files
-        self._to_touch: dict[str, Mapping[OwnersFile, Told]] = {v.name: self._files_of(v) for v in static}
-        self._reserved = frozenset(self._to_touch)
-        self._orphans = set(governed) - self._reserved
-        self._touched: Watchlist[OwnersFile] = Watchlist(settle=0.0)
-        #: Files to touch that were looked for; one that is new to us was not touched by being there.
-        self._looked_for: Collection[OwnersFile] = frozenset()
+        self._static = {vassal.name: self._files_of(vassal) for vassal in static}
+        self._register = register or Register()
+        self._register.reserve(self._static)
+        self._wards = self._register.wards
+        self._watched: Watchlist[str] = Watchlist()
+        self._watched.known |= {key: ward.version for key, ward in self._wards.items()}
         #: By key, what its last reading opened; and of each such file, by key and path, the version.
         self._opened: dict[str, Opened] = {}
         self._included: Watchlist[tuple[str, str]] = Watchlist()
+        for key, ward in self._wards.items():
+            self._note_opened(key, ward.opened)
 
     def on_start(self) -> None:
         for source in self._sources:
             source.watch(self.actor_inbox, _Stirred())
+        asked = self._register.attend(self._remind)
         self._look(self.system.now())
+        for key in asked:
+            self._read_again(key)
 
     def on_stop(self) -> None:
         for source in self._sources:
@@ -167,8 +167,7 @@ class Monitor(Actor):
             case Rescan():
                 self._look(now)
             case _Reread(key=key):
-                if key in self._names:
-                    self._read(key)
+                self._read_again(key)
 
     def _wake(self, now: float, at: float) -> None:
         if self._timer is None or self._timer.at > at:
@@ -176,10 +175,10 @@ class Monitor(Actor):
                 self._timer.cancel()
             self._timer = self.after(max(0.0, at - now), _Due())
 
-    def _remind(self, reread: _Reread) -> None:
+    def _remind(self, key: str) -> None:
         """What the Emperor calls, on its own thread; nobody may be here any more to hear it."""
-        with contextlib.suppress(pykka.ActorDeadError):  # then another monitor comes, and reads all anew
-            self.actor_ref.tell(reread)
+        with contextlib.suppress(pykka.ActorDeadError):  # then the register keeps it for another monitor
+            self.actor_ref.tell(_Reread(key))
 
     # ---- looking --------------------------------------------------------------------------------------------
 
@@ -196,45 +195,42 @@ class Monitor(Actor):
             self._carry_out(change)
         for gone in self._source_of.keys() - seen.keys() - self._watched.known.keys():
             del self._source_of[gone]
-        self._dismiss_orphans()
         self._look_at_included(now)
-        self._look_at_touched(now)
-        freq = min(self._freq, _TOUCH) if self._looked_for or self._opened else self._freq
+        self._look_at_touched()
+        freq = min(self._freq, _TOUCH) if self._register.stamps or self._opened else self._freq
         dues = (self._watched.next_at, self._included.next_at)
         self._wake(now, min([now + freq, *(due for due in dues if due is not None)]))
 
     def _scan(self, source: Source) -> Mapping[str, Hashable]:
         try:
-            seen = self._last[source.uri] = source.scan()
+            seen = source.scan()
         except OSError as error:
             problem = _REMEDIES.get(error.errno or 0) or error.strerror or str(error)
             if self._ailing.get(source.uri) != problem:
                 self._ailing[source.uri] = problem
                 logger.error("{} cannot be read: {}; its vassals go on as they are", source.uri, problem)
-            return self._last.get(source.uri, {})
+            return {key: ward.version for key, ward in self._wards.items() if ward.uri == source.uri}
         if self._ailing.pop(source.uri, None) is not None:
             logger.info("{} can be read again", source.uri)
         return seen
 
-    def _dismiss_orphans(self) -> None:
-        """Once all is known that there is, dismiss what a monitor before this one knew besides."""
-        if self._orphans and not self._ailing and self._watched.next_at is None:
-            for name in sorted(self._orphans - set(self._names.values())):
-                self._tell(Dismiss(name))
-            self._orphans.clear()
-
     def _files_of(self, vassal: Vassal) -> Mapping[OwnersFile, Told]:
         return {(vassal.owner, path): told for path, told in self._touch_files(vassal).items()}
 
-    def _look_at_touched(self, now: float) -> None:
-        wanted = {file for files in self._to_touch.values() for file in files}
-        for change in self._touched.look(touched(wanted), now):
-            if not isinstance(change, Vanished) and change.key in self._looked_for:
-                for name, files in self._to_touch.items():
-                    if told := files.get(change.key):
-                        logger.info("{} was touched, for vassal {}", change.key[1], name)
+    def _look_at_touched(self) -> None:
+        wards = ((ward.runs_as, ward.touch or {}) for ward in self._wards.values())
+        to_touch = [(name, files) for name, files in chain(self._static.items(), wards) if files]
+        wanted = {file for _, files in to_touch for file in files}
+        before = self._register.stamps
+        stamps: dict[OwnersFile, Hashable | None] = {**dict.fromkeys(wanted), **touched(wanted)}
+        for file, stamp in stamps.items():
+            # One that is new to us was not touched by being there.
+            if stamp is not None and before.get(file, stamp) != stamp:
+                for name, files in to_touch:
+                    if told := files.get(file):
+                        logger.info("{} was touched, for vassal {}", file[1], name)
                         self._tell(told(name))
-        self._looked_for = wanted
+        self._register.stamps = stamps
 
     # ---- included files ---------------------------------------------------------------------------------
 
@@ -248,9 +244,9 @@ class Monitor(Actor):
             if isinstance(change, Renamed):
                 changed[change.formerly[0]] = change.formerly[1]
         for key, path in changed.items():
-            if key in self._names:
-                logger.info("{} has changed: vassal {} is read again", path, self._names[key])
-                self._read(key)
+            if ward := self._wards.get(key):
+                logger.info("{} has changed: vassal {} is read again", path, ward.name)
+                self._read(key, ward)
 
     def _note_opened(self, key: str, opened: Opened | None) -> None:
         """Keep what a reading opened, in the versions that it read, whoever has been quick since."""
@@ -267,56 +263,48 @@ class Monitor(Actor):
     def _carry_out(self, change: Change[str]) -> None:
         match change:
             case Vanished(key=key):
-                name = self._names.pop(key)
-                name = self._formerly.pop(key, name)
+                self._tell(Dismiss(self._wards[key].runs_as))
+                self._register.strike(key)
                 self._note_opened(key, None)
-                self._to_touch.pop(name, None)
-                self._tell(Dismiss(name))
             case Renamed(key=key, formerly=former):
-                name = self._names.pop(former)
+                ward = self._wards[former]
+                name = self._name(key, instead_of=former)
+                self._read(key, replace(ward, name=name, formerly=ward.runs_as), instead_of=former)
                 self._note_opened(former, None)
-                self._formerly[key] = self._formerly.pop(former, name)
-                self._name(key)
-                self._read(key)
             case Appeared(key=key):
-                self._name(key)
-                self._read(key)
+                self._read(key, Ward(self._name(key)))
             case Changed(key=key):
-                self._read(key)
+                self._read(key, self._wards[key])
 
-    def _name(self, key: str) -> None:
-        """Give it its own name; one that is taken is told from the other by its place."""
+    def _name(self, key: str, *, instead_of: str = "") -> str:
         source = self._source_of[key]
-        former = {name for other, name in self._formerly.items() if other != key}
-        taken = self._reserved | former | set(self._names.values())
-        plain = _sayable(source.name(key))
-        placed = f"{_sayable(source.place(key))}.{plain}"
-        candidates = chain([plain, placed], (f"{placed}-{number}" for number in count(2)))
-        self._names[key] = next(name for name in candidates if name not in taken)
+        plain, place = printable(source.name(key)), printable(source.place(key))
+        return self._register.name_for(key, plain, place, instead_of=instead_of)
 
-    def _read(self, key: str) -> None:
-        name = self._names[key]
-        formerly = self._formerly.get(key, "")
-        reread = partial(self._remind, _Reread(key))
+    def _read_again(self, key: str) -> None:
+        if ward := self._wards.get(key):
+            self._read(key, ward)
+
+    def _read(self, key: str, ward: Ward, *, instead_of: str = "") -> None:
+        source = self._source_of[key]
+        told = self._what_is_read(key, ward)
+        opened = source.opened(key)
+        self._note_opened(key, opened)
+        self._tell(told)
+        if isinstance(told, Govern):
+            ward = replace(ward, formerly="", touch=self._files_of(told.vassal))
+        ward = replace(ward, uri=source.uri, version=self._watched.known[key], opened=opened)
+        self._register.note(key, ward, instead_of=instead_of)
+
+    def _what_is_read(self, key: str, ward: Ward) -> Govern | Refuse:
+        reread = partial(self._register.remind, key)
         try:
-            vassal = self._source_of[key].read(key, reloading=(formerly or name) in self._to_touch)
+            vassal = self._source_of[key].read(key, reloading=ward.touch is not None)
         except ConfigError as error:
-            self._tell(Refuse(formerly or name, error.problems, reread, stop=isinstance(error, Disowned)))
-            return
+            return Refuse(ward.runs_as, error.problems, reread, stop=isinstance(error, Disowned))
         except Exception as error:
             logger.exception("{} could not be read, which is a defect of PyEmperor", key)
             problem = Problem(key, 0, "", f"could not be read: {error!r}")
-            self._tell(Refuse(formerly or name, (problem,), reread))
-            return
-        finally:
-            self._note_opened(key, self._source_of[key].opened(key))
-        self._formerly.pop(key, None)
-        self._to_touch.pop(formerly, None)
-        self._to_touch[name] = self._files_of(vassal)
-        vassal = msgspec.structs.replace(vassal, name=name)
-        self._tell(Govern(vassal, reread, formerly if formerly != name else ""))
-
-
-def _sayable(name: str) -> str:
-    r"""Escape what logs, links and the control socket cannot carry: ``\n``, or bytes that are no UTF-8."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+            return Refuse(ward.runs_as, (problem,), reread)
+        vassal = msgspec.structs.replace(vassal, name=ward.name)
+        return Govern(vassal, reread, ward.formerly if ward.formerly != ward.name else "")

@@ -21,12 +21,10 @@ from pyemperor.actors.linux import (
     IN_Q_OVERFLOW,
     FileEvents,
 )
-from pyemperor.actors.opened import Opened
+from pyemperor.actors.opened import Opened, OwnersFile
 from pyemperor.actors.small_file import read_small
 from pyemperor.protocol.options import Owner, Vassal
 
-#: A path, and in whose name it is looked at; None: ours.
-OwnersFile = tuple[Owner | None, str]
 #: What the name of a vassal file ends in (uWSGI's, and TOML's).
 EXTENSIONS = (".ini", ".toml", ".xml", ".yml", ".yaml", ".json", ".js")
 

@@ -8,6 +8,8 @@ from pyemperor.actors.credentials import acting_as
 from pyemperor.actors.small_file import contents, open_small
 from pyemperor.protocol.options import Owner
 
+#: A path, and in whose name it is looked at; None: ours.
+OwnersFile = tuple[Owner | None, str]
 _T = TypeVar("_T")
 
 

@@ -133,6 +133,9 @@ class Overseer(Actor):
         if child := self._children.get(name):
             self._send(child.key, message)
 
+    def child_enters(self, child: str) -> None:
+        """A child has come to another :attr:`Child.state`."""
+
     def child_up(self, child: str) -> None:
         """A child can do its work."""
 
@@ -284,6 +287,7 @@ class Overseer(Actor):
     def _enter(self, child: Child, state: State, reason: str = "", pid: int = 0) -> None:
         child.state, child.reason = state, reason
         self.journal.state(child.birth.actor, state, self._now, pid, reason)
+        self.child_enters(child.key.name)
 
     # ---- supervision --------------------------------------------------------------------------------------
 

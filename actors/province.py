@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import pykka
@@ -11,7 +12,7 @@ from pyemperor.actors.administration import Answer, Govern, Moments, Outcome, Va
 from pyemperor.actors.doorbell import Doorbell
 from pyemperor.actors.overseer import Child
 from pyemperor.actors.succession import Succession
-from pyemperor.protocol.messages import Beat, State
+from pyemperor.protocol.messages import Attending, Beat, State
 from pyemperor.protocol.options import Vassal
 
 
@@ -62,6 +63,8 @@ class Province:
     stops: list[Asked] = field(default_factory=list)
     loyal: bool = False
     beat: Beat | None = None
+    #: By generation, the processes beside its workers.
+    attendants: dict[int, tuple[Attending, ...]] = field(default_factory=dict)
     moments: Moments = field(default_factory=Moments)
 
     def status(self, child_of: Callable[[str], Child | None]) -> VassalStatus:
@@ -83,6 +86,7 @@ class Province:
             ready=beat.ready,
             requests=beat.requests,
             loyal=self.loyal,
+            attendants=tuple(chain.from_iterable(self.attendants.get(one, ()) for one in succession.live)),
         )
 
     def _state(self, child: Child | None) -> str:

@@ -57,6 +57,22 @@ def no_room(error: OSError) -> RequestError:
     )
 
 
+def no_locks(folder: str, error: OSError) -> RequestError:
+    """Nobody can tell how many requests are served at a time: their locks, in ``folder``, cannot be had."""
+    match error.errno:
+        case errno.EMFILE | errno.ENFILE:
+            advice = "raise the limit of open files"
+        case errno.ENOSPC | errno.EDQUOT | errno.EROFS | errno.ENOLCK | errno.EIO:
+            advice = "set TMPDIR to another folder"
+        case _:
+            advice = "remove it, or set TMPDIR to another folder"
+    return RequestError(
+        "this script cannot be run now",
+        status=503,
+        remedy=f"`cgi-concurrency` keeps its locks in {folder}: {error.strerror or error}; {advice}",
+    )
+
+
 # ---- the script -----------------------------------------------------------------------------------------
 
 

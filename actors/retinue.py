@@ -14,11 +14,11 @@ from typing import Protocol
 
 import msgspec
 
-from pyemperor.actors.overseer import Overseer, flags
+from pyemperor.actors.overseer import Child, Overseer, flags
 from pyemperor.actors.supervision import ChildSpec, ExitKind, Restart, Shutdown, Strategy, Supervisor
 from pyemperor.protocol.cron import Crontab
 from pyemperor.protocol.hooks import steps
-from pyemperor.protocol.messages import Birth, Extend
+from pyemperor.protocol.messages import Attended, Attending, Birth, Extend, State
 
 _MINUTE = 60.0
 #: Seconds by which a look at the clock comes after the minute has begun.
@@ -35,7 +35,7 @@ class Master(Protocol):
 
     def workers_may_start(self) -> None: ...
     def give_up(self, why: str) -> None: ...
-    def extend(self, message: Extend) -> None: ...
+    def report(self, message: Attended | Extend) -> None: ...
     def retinue_gone(self) -> None: ...
 
 
@@ -79,14 +79,14 @@ class Retinue:
         if not self._start:
             self._started = True
             if self._starting:
-                self._master.extend(Extend(self._birth.vassal.start_timeout))
+                self._master.report(Extend(self._birth.vassal.start_timeout))
             self._attach_daemons()
             self._master.workers_may_start()
             return
         phase = self._start.popleft()
         birth = self._birth_of("hook", phase=phase)
         vassal = birth.vassal
-        self._master.extend(Extend(len(birth.steps) * vassal.hook_timeout + vassal.start_timeout))
+        self._master.report(Extend(len(birth.steps) * vassal.hook_timeout + vassal.start_timeout))
         self._starting = self._send(birth)
 
     def serve(self) -> None:
@@ -157,6 +157,10 @@ class Retinue:
         children = map(self._overseer.child, self._groups)
         return sum(child is not None and child.life.up for child in children)
 
+    def child_enters(self, name: str) -> None:
+        """An attendant has come to another state."""
+        self._tell()
+
     def child_down(self, name: str) -> None:
         """An attendant has ended."""
         birth, child = self._groups[name], self._overseer.child(name)
@@ -177,10 +181,16 @@ class Retinue:
     def group_gone(self, group: str) -> None:
         """An attendant has ended for good."""
         del self._groups[group]
+        self._tell()
         if self._leaving:
             self._end_if_alone()
         elif group == self._starting:
             self.prepare()
+
+    def _tell(self) -> None:
+        """Have the Emperor know who is there."""
+        found = ((birth, self._overseer.child(name)) for name, birth in self._groups.items())
+        self._master.report(Attended(tuple(_attending(birth, child) for birth, child in found if child)))
 
     # ---- attendants -------------------------------------------------------------------------------------
 
@@ -228,3 +238,14 @@ class Retinue:
                 self._overseer.journal.log("INFO", text, self._overseer.system.now())
             else:
                 self._send(birth)
+
+
+def _attending(birth: Birth, child: Child) -> Attending:
+    part = birth.phase or birth.index
+    return Attending(
+        f"{birth.kind}/{part}" if part else birth.kind,
+        child.state,
+        child.life.pid if child.life.state != State.ABSENT else 0,
+        child.reason,
+        child.restarts,
+    )

@@ -52,7 +52,8 @@ class Slots:
     """
 
     def __init__(self, name: bytes, most: int) -> None:
-        self._folder = os.path.join(tempfile.gettempdir(), f"pyemperor-{os.geteuid()}")
+        #: Where the file of the locks is.
+        self.folder = os.path.join(tempfile.gettempdir(), f"pyemperor-{os.geteuid()}")
         self._file = b"%b-%08x" % (re.sub(rb"[^\w.-]+", b"_", name)[-100:], zlib.crc32(name))
         self._most = most
 
@@ -80,13 +81,13 @@ class Slots:
         """Open our folder, made if it is not there; another user's, who may have been quicker, is refused."""
         flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            folder = os.open(self._folder, flags)
+            folder = os.open(self.folder, flags)
         except FileNotFoundError:
             with contextlib.suppress(FileExistsError):
-                os.mkdir(self._folder, 0o700)
-            folder = os.open(self._folder, flags)
+                os.mkdir(self.folder, 0o700)
+            folder = os.open(self.folder, flags)
         found = os.fstat(folder)
         if found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             return folder
         os.close(folder)
-        raise PermissionError(errno.EACCES, "others may write to it: remove it", self._folder)
+        raise PermissionError(errno.EACCES, "others may write to it", self.folder)

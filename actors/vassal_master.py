@@ -18,6 +18,7 @@ from pyemperor.actors.retinue import Retinue
 from pyemperor.actors.superior import FromParent, ParentLost, Superior, Terminated, Upward
 from pyemperor.protocol.messages import (
     Accepting,
+    Attended,
     Birth,
     Extend,
     Idle,
@@ -109,6 +110,10 @@ class VassalMaster(Crew):
 
     # ---- what children do -----------------------------------------------------------------------------------
 
+    def child_enters(self, child: str) -> None:
+        if self._retinue.owns(child):
+            self._retinue.child_enters(child)
+
     def child_up(self, child: str) -> None:
         if self._retinue.owns(child):
             return
@@ -176,8 +181,8 @@ class VassalMaster(Crew):
             self.journal.log("ERROR", f"giving up: {why}", self._now)
             self._finish(self._birth.mercy, "giving up")
 
-    def extend(self, message: Extend) -> None:
-        """A hook of the start may take so long."""
+    def report(self, message: Attended | Extend) -> None:
+        """Have the Emperor know what the attendants do, and how long they may take."""
         self._superior.link.send(message)
 
     def retinue_gone(self) -> None:

@@ -15,7 +15,7 @@ from bench.peers import PeerError
 from bench.process import Late
 from bench.recovery import master, worker
 from bench.reload import reloads
-from bench.report import conditions, draw, show, write_json
+from bench.report import conditions, show, write
 from bench.result import Plan, Result
 from bench.site import OUT, Site
 from bench.speed import bodies, latency, throughput, warm
@@ -65,10 +65,7 @@ def main() -> int:
                 console.print(f"{name} failed: {error}", style="red", markup=False)
                 complete = False
     show(console, results, about)
-    OUT.mkdir(exist_ok=True)
-    write_json(OUT / "result.json", results, about)
-    picture = draw(OUT / "ratios.png", results)
-    written = "result.json and ratios.png" if picture else "result.json"
+    written = write(OUT, results, about)
     console.print(f"{time.monotonic() - began:.0f} s; written to bench/out: {written}", highlight=False)
     return 0 if complete else 1
 

@@ -110,7 +110,20 @@ def _target(row: Row, target: Target) -> str:
     return f"{bound.strip()}  {verdict}"
 
 
-def write_json(path: Path, results: Mapping[str, Result], about: Mapping[str, Any]) -> None:
+def write(folder: Path, results: Mapping[str, Result], about: Mapping[str, Any]) -> str:
+    """Write ``result.json`` and ``ratios.png``; the value says which, and why there is no picture."""
+    folder.mkdir(exist_ok=True)
+    _write_json(folder / "result.json", results, about)
+    picture = folder / "ratios.png"
+    picture.unlink(missing_ok=True)  # another run's would pass for this one's
+    try:
+        drawn = _draw(picture, results)
+    except ModuleNotFoundError as error:
+        return f"result.json; no picture, {error.name} is not installed: `make bench` installs it"
+    return "result.json and ratios.png" if drawn else "result.json"
+
+
+def _write_json(path: Path, results: Mapping[str, Result], about: Mapping[str, Any]) -> None:
     """Write everything, samples included."""
     data = {
         "conditions": about,
@@ -122,7 +135,7 @@ def write_json(path: Path, results: Mapping[str, Result], about: Mapping[str, An
     path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
-def draw(path: Path, results: Mapping[str, Result]) -> bool:
+def _draw(path: Path, results: Mapping[str, Result]) -> bool:
     """Draw each row's gain over the peers; ``False`` when there is nothing to compare.
 
     A gain is the ratio where more is better and its inverse where less is: right of 1 PyEmperor is ahead.

@@ -11,9 +11,9 @@ from typing import TextIO
 import msgspec
 
 from pyemperor.cli.control_socket import running
-from pyemperor.cli.lines import printable
 from pyemperor.protocol import control
 from pyemperor.protocol.errors import LinkError, PyEmperorError
+from pyemperor.protocol.escapes import printable
 
 #: Seconds in which an Emperor must take a connection, and answer what takes no time.
 _PATIENCE = 5.0
@@ -143,7 +143,7 @@ _HEAD = ("VASSAL", "STATE", "GEN", "PID", "WORKERS", "REQUESTS", "RESTARTS", "")
 
 
 def _table(answer: control.Statuses) -> str:
-    rows = [_HEAD]
+    rows: list[tuple[str, ...]] = [_HEAD]
     for one in answer.vassals:
         state = one.state + ("+" if one.reloading else "")
         why = one.reason + (f" [newest configuration refused: {one.refused}]" if one.refused else "")
@@ -151,7 +151,14 @@ def _table(answer: control.Statuses) -> str:
         figures = (one.generation, one.ready, one.requests, one.restarts)
         generation, ready, requests, restarts = map(str, figures)
         rows.append((one.name, state, generation, pid, ready, requests, restarts, why.strip()))
+        rows += (_attendant(one.name, attendant) for attendant in one.attendants)
     plain = [tuple(map(printable, row)) for row in rows]
     widths = [max(len(row[column]) for row in plain) for column in range(len(_HEAD))]
     padded = ([f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)] for row in plain)
     return f"Emperor {answer.pid}\n" + "".join(f"{'  '.join(row).rstrip()}\n" for row in padded)
+
+
+def _attendant(vassal: str, one: control.AttendantReport) -> tuple[str, ...]:
+    """Below its vassal's, the row of a process beside the workers, called as in the log."""
+    pid = str(one.pid or "-")
+    return f"{vassal}/{one.name}", one.state, "-", pid, "-", "-", str(one.restarts), one.reason

@@ -6,6 +6,7 @@ in them as it came; every style makes it harmless: one line stays one line, and 
 
 import os
 import re
+import time
 import traceback
 from datetime import datetime
 from functools import lru_cache
@@ -15,6 +16,7 @@ import msgspec
 
 from pyemperor.actors.outcome import Outcome
 from pyemperor.actors.refusals import signal_name
+from pyemperor.protocol.escapes import encodable
 from pyemperor.protocol.messages import Birth, State
 
 #: What addresses of attendants begin with (``actors/attendants``).
@@ -45,17 +47,17 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         vassal, worker = parts(speaker)
         return cls(
             level=record["level"].name,
-            actor=unicode(speaker),
-            vassal=unicode(vassal),
+            actor=encodable(speaker),
+            vassal=encodable(vassal),
             worker=worker,
-            event=unicode(str(extra.get("event", ""))),
-            state=unicode(str(extra.get("state", ""))),
+            event=encodable(str(extra.get("event", ""))),
+            state=encodable(str(extra.get("state", ""))),
             pid=int(extra.get("pid", 0)),
-            reason=unicode(str(extra.get("reason", ""))),
-            request_id=unicode(str(extra.get("request_id", ""))),
-            message=unicode(record["message"]),
+            reason=encodable(str(extra.get("reason", ""))),
+            request_id=encodable(str(extra.get("request_id", ""))),
+            message=encodable(record["message"]),
             at=round(float(extra["at"]), 6) if "at" in extra else None,
-            traceback=unicode(_traceback(record["exception"])),
+            traceback=encodable(_traceback(record["exception"])),
         )
 
     @property
@@ -162,16 +164,16 @@ class Served(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             host=_text(get(b"HTTP_HOST")),
             uagent=_text(get(b"HTTP_USER_AGENT")),
             referer=_text(get(b"HTTP_REFERER")),
-            request_id=unicode(outcome.id),
-            script=unicode(outcome.script),
+            request_id=encodable(outcome.id),
+            script=encodable(outcome.script),
             script_pid=outcome.pid,
             exit=ending.code if ending and not ending.signal else None,
             signal=signal_name(ending.signal) if ending and ending.signal else "",
             cpu=round(ending.cpu, 6) if ending else None,
             maxrss=ending.peak if ending else 0,
             redirects=outcome.redirects,
-            problem=unicode(outcome.problem),
-            remedy=unicode(outcome.remedy),
+            problem=encodable(outcome.problem),
+            remedy=encodable(outcome.remedy),
         )
 
 
@@ -231,20 +233,20 @@ def colourful(fd: int) -> bool:
     return os.isatty(fd) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def printable(text: str) -> str:
-    """``text`` with all escaped that is no plain character: control, invisible and bidi characters."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def unicode(text: str) -> str:
-    """``text`` without lone surrogates, which file names that are not UTF-8 leave behind."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
-
-
 def _text(value: bytes | None) -> str:
     return value.decode("utf-8", "backslashreplace") if value else ""
+
+
+@lru_cache(maxsize=8)
+def strftime(text: str, second: int) -> str:
+    """The second since 1970, on the clock on the wall, as ``text`` has it: strftime(3)."""
+    return time.strftime(text, time.localtime(second))
+
+
+@lru_cache(maxsize=8)
+def ctime(second: int) -> str:
+    """The second since 1970 as ctime(3) has it, without the newline."""
+    return time.ctime(second)
 
 
 def parts(actor: str) -> tuple[str, int]:

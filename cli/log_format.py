@@ -6,15 +6,14 @@ where its quote ends, and a format that is a JSON object gives one.
 
 import os
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 from pyemperor.actors import wires
 from pyemperor.actors.outcome import Outcome
 from pyemperor.actors.refusals import signal_name
 from pyemperor.actors.script import Ending
+from pyemperor.cli.lines import ctime, strftime
 from pyemperor.protocol.messages import Birth
 
 _VARIABLE = re.compile(r"%\(([^()]+)\)")
@@ -89,7 +88,7 @@ def _value(name: str, date: str) -> _Value | None:
     if name.startswith("var."):
         return _variable(name.removeprefix("var.").encode())
     if name == "ftime" and date:
-        return lambda request: escaped(_strftime(date, int(request.begun)))
+        return lambda request: escaped(strftime(date, int(request.begun)))
     return _VALUES.get(name)
 
 
@@ -167,16 +166,6 @@ def _broken(request: Request) -> int:
 _CLIENT_LEFT = 499
 
 
-@lru_cache(maxsize=8)
-def _strftime(text: str, second: int) -> str:
-    return time.strftime(text, time.localtime(second))
-
-
-@lru_cache(maxsize=4)
-def _ctime(second: int) -> str:
-    return time.ctime(second)
-
-
 _MB = 1024 * 1024
 #: uWSGI's names (logging.c), and below them ours.
 _VALUES: dict[str, _Value] = {
@@ -200,9 +189,9 @@ _VALUES: dict[str, _Value] = {
     "time": lambda request: int(request.begun),
     "tmsecs": lambda request: int(request.begun * 1e3),
     "tmicros": lambda request: int(request.begun * 1e6),
-    "ctime": lambda request: _ctime(int(request.begun)),
-    "ftime": lambda request: _ctime(int(request.begun)),
-    "ltime": lambda request: _strftime("%d/%b/%Y:%H:%M:%S %z", int(request.begun)),
+    "ctime": lambda request: ctime(int(request.begun)),
+    "ftime": lambda request: ctime(int(request.begun)),
+    "ltime": lambda request: strftime("%d/%b/%Y:%H:%M:%S %z", int(request.begun)),
     "epoch": lambda request: int(request.wall),
     "pid": lambda request: request.pid,
     "wid": lambda request: request.birth.index,

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 from pyemperor.actors.outcome import Outcome
 from pyemperor.cli.identity import identity_of
-from pyemperor.cli.lines import Entry, unicode
+from pyemperor.cli.lines import Entry
 from pyemperor.cli.log_file import MODE, LogFileOptions
 from pyemperor.cli.log_format import Request, compile_format
 from pyemperor.protocol.errors import ConfigError
+from pyemperor.protocol.escapes import encodable
 from pyemperor.protocol.messages import Birth
 from pyemperor.protocol.options import EmperorOptions, Vassal
 
@@ -80,7 +81,7 @@ def problem_entry(birth: Birth, outcome: Outcome, now: float) -> Entry:
         actor=birth.actor,
         vassal=birth.vassal.name,
         worker=birth.index,
-        request_id=unicode(outcome.id),
-        message=unicode(f"{what}: {outcome.problem}{remedy}"),
+        request_id=encodable(outcome.id),
+        message=encodable(f"{what}: {outcome.problem}{remedy}"),
         at=round(now, 6),
     )

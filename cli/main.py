@@ -81,12 +81,13 @@ def run(
 @app.command()
 @_FILE
 @_SET
-def check(file: str, parameters: dict[str, str]) -> int:
+@click.option("--emperor", metavar="FILE", help="Check a vassal as the Emperor in this file reads and starts it.")
+def check(file: str, parameters: dict[str, str], emperor: str | None) -> int:
     """Say whether FILE is right, and what is wrong with it.
 
     It is one of a vassal, of the Emperor, or a scenario.
     """
-    if said := _checked(file):
+    if said := _checked(file, emperor):
         click.echo(f"{file}: no problem found; {said}")
     else:
         vassals = ", ".join(vassal.name for vassal in _scenario(file, parameters).vassals)
@@ -189,21 +190,13 @@ def _imperial(file: str | None, folders: tuple[str, ...]) -> Scenario | None:
     return msgspec.structs.replace(scenario, emperor=msgspec.structs.replace(scenario.emperor, emperor=more))
 
 
-def _checked(file: str) -> str:
-    """What a file of a vassal or of the Emperor holds; "" for a scenario."""
-    from pyemperor.cli.configuration import emperor_and_warnings, kind_of, vassal_and_warnings
+def _checked(file: str, emperor: str | None) -> str:
+    """What a file of a vassal, under the Emperor in the file ``emperor``, or of an Emperor holds; else ""."""
+    from pyemperor.cli.check import checked
     from pyemperor.cli.console import show_problems, show_warnings
 
     try:
-        match kind_of(file):
-            case "emperor":
-                emperor, warnings = emperor_and_warnings(file)
-                said = f"the Emperor of {', '.join(emperor.emperor)}"
-            case "vassal":
-                vassal, warnings = vassal_and_warnings(file)
-                said = f"vassal: {vassal.name}"
-            case _:
-                return ""
+        said, warnings = checked(file, emperor)
     except ConfigError as error:
         show_problems(error)
         raise SystemExit(2) from None

@@ -18,9 +18,9 @@ from pyemperor.cli.lines import (
     called,
     duration,
     paint,
-    printable,
     size,
 )
+from pyemperor.protocol.escapes import printable
 from pyemperor.protocol.messages import State
 
 _LEVELS = {"WARNING": "WARN"}

@@ -75,8 +75,6 @@ def live_as_master(
     """Run a VassalMaster until it ends; the value is the exit code."""
     assert office is not None
     log_to_stderr(birth.log_style, level=log_level(birth.traced), birth=birth)
-    if os.geteuid() == 0 and not (birth.traced or birth.vassal.cgi_run_as_owner):
-        logger.warning("runs as root, and so do its scripts: write uid = USER, or cgi-run-as-owner")
     hears = upward(link, *_ENDS, signal.SIGHUP, signal.SIGTSTP)
     return _run(new_master(Threads(), birth, hears, office, listeners))
 

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +29,11 @@ from pyemperor.actors.emperor import ChildEnded, Companion, Emperor, Govern, Qui
 from pyemperor.actors.imperial_host import ImperialForkHost
 from pyemperor.actors.journal import Journal
 from pyemperor.actors.listeners import SocketVault
-from pyemperor.actors.monitor import Monitor, Rescan, Source, Told
+from pyemperor.actors.monitor import Monitor, Rescan, Source
 from pyemperor.actors.monitor_files import EXTENSIONS, VassalFiles
 from pyemperor.actors.overseer import Overseer
 from pyemperor.actors.pipe import Pipe
+from pyemperor.actors.register import Register, Told
 from pyemperor.actors.stats import Stats
 from pyemperor.actors.superior import FromParent, ParentLost
 from pyemperor.cli.blame import problem
@@ -42,7 +43,7 @@ from pyemperor.cli.handlers import registered
 from pyemperor.cli.logs import log_statuses, reopen
 from pyemperor.cli.processes import log_level, watch_signals
 from pyemperor.cli.scenarios import read_scenario
-from pyemperor.cli.vassal_reader import VassalReader, empty_mounts
+from pyemperor.cli.vassal_reader import RootWarnings, VassalReader, empty_mounts
 from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.frames import encode
 from pyemperor.protocol.messages import Trace
@@ -187,16 +188,20 @@ def _rule(
     files = "{}:{}".format(*_open_files())
     journal = Journal("emperor")
     vassals = [Govern(vassal) for vassal in scenario.vassals]
+    # A player shows nothing but what its scenario is about.
+    overhear = RootWarnings().hear if link is None else lambda _: None
+    for govern in vassals:
+        overhear(govern)
     emperor = Emperor(Threads(), host, journal, scenario.emperor, vault, vassals)
     inbox = emperor.actor_inbox
     if link is not None:
         journal.up = Pipe(inbox, link, lambda message, _: FromParent(message), ParentLost).send
-    monitor = _watch_vassals(emperor, scenario, sources)
+    monitor = _watch_vassals(emperor, scenario, sources, overhear)
     watch_signals(inbox, _Signals(emperor, monitor), *_HEARD)
     ref = emperor.actor_ref
     if (sock := process.control) is not None:
         # Whoever waits there hears when we are gone.
-        emperor.accompany("control socket", lambda _: Control.start(Threads(), ref, sock, owner=ref))
+        emperor.accompany("control socket", lambda: Control.start(Threads(), ref, sock, owner=ref))
     if stats is not None:
         Stats.start(Threads(), ref, stats, scenario.emperor, time.time)
     process.up_with(inbox)
@@ -220,16 +225,21 @@ def _open_files() -> tuple[int, int]:
     return former
 
 
-def _watch_vassals(emperor: Emperor, scenario: Scenario, sources: Sequence[Source]) -> Companion | None:
-    """Start the imperial monitor, if there is anything to watch."""
+def _watch_vassals(
+    emperor: Emperor, scenario: Scenario, sources: Sequence[Source], overhear: Callable[[object], None]
+) -> Companion | None:
+    """Start the imperial monitor, if there is anything to watch; ``overhear`` gets what the Emperor is told."""
     if not sources and not any(map(_touch_files, scenario.vassals)):
         return None
 
     def tell(message: object) -> None:
+        overhear(message)
         with contextlib.suppress(pykka.ActorDeadError):  # it has ended, and needs no vassals any more
             emperor.actor_ref.tell(message)
 
-    def engage(governed: Collection[str]) -> pykka.ActorRef[Any]:
+    register = Register()  # what one monitor has told the Emperor the next one need not
+
+    def engage() -> pykka.ActorRef[Any]:
         return Monitor.start(
             Threads(),
             sources,
@@ -237,7 +247,7 @@ def _watch_vassals(emperor: Emperor, scenario: Scenario, sources: Sequence[Sourc
             scenario.emperor.emperor_freq,
             touch_files=_touch_files,
             static=scenario.vassals,
-            governed=governed,
+            register=register,
             owner=emperor.actor_ref,
         )
 

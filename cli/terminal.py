@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pyemperor.cli.lines import BOLD, DIM, GREEN, MAGENTA, RED, YELLOW, colourful, duration, paint, printable
+from pyemperor.cli.lines import BOLD, DIM, GREEN, MAGENTA, RED, YELLOW, colourful, duration, paint
 from pyemperor.cli.transcript import Form, Plain, Verdict
 from pyemperor.cli.verdict import NO_ANSWER
+from pyemperor.protocol.escapes import printable
 from pyemperor.protocol.messages import State, Trace
 
 if TYPE_CHECKING:

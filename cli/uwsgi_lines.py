@@ -4,10 +4,9 @@ What happens here and not in uWSGI (a probe, a back-off, a remedy) is said in pl
 """
 
 import re
-import time
-from functools import lru_cache
 
-from pyemperor.cli.lines import Before, Entry, History, Served, called, printable
+from pyemperor.cli.lines import Before, Entry, History, Served, called, ctime, strftime
+from pyemperor.protocol.escapes import printable
 from pyemperor.protocol.messages import Birth, State
 
 #: Events whose state says it already.
@@ -33,7 +32,7 @@ class Uwsgi:
 
     def entry(self, entry: Entry, wall: float) -> str:
         before = self._history.before(entry)
-        stamp = f"{_strftime(self._date, int(wall)) if self._date else _ctime(int(wall))} - "
+        stamp = f"{strftime(self._date, int(wall)) if self._date else ctime(int(wall))} - "
         if entry.event == "state":
             words = _attendant_state if entry.attendant else self._worker_state if entry.worker else _vassal_state
             lines = words(entry, before, stamp)
@@ -58,7 +57,7 @@ class Uwsgi:
         )
         if len(addr) + len(user) + len(method) + len(uri) + len(proto) > _LONGEST - 256:
             addr, user, method, uri = "0.0.0.0", "", "-", "-"
-        begun = _ctime(int(wall - served.msecs / 1000))
+        begun = ctime(int(wall - served.msecs / 1000))
         took = f"{int(served.msecs * 1000)} micros" if self._micros else f"{int(served.msecs)} msecs"
         return (
             f"[pid: {served.pid}|app: -1|req: -1/{served.number}] {addr} ({user}) "
@@ -206,13 +205,3 @@ def _preamble(birth: Birth) -> list[str]:
         f"worker-reload-mercy = {each:.0f} is a worker's ({governs}), reload-mercy = {whole:.0f} the vassal's",
         f"*** Operational MODE: {mode} ***",
     ]
-
-
-@lru_cache(maxsize=4)
-def _strftime(text: str, second: int) -> str:
-    return time.strftime(text, time.localtime(second))
-
-
-@lru_cache(maxsize=8)
-def _ctime(second: int) -> str:
-    return time.ctime(second)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import msgspec
 from loguru import logger
 
+from pyemperor.actors.administration import Dismiss, Govern
 from pyemperor.actors.credentials import acting_as
 from pyemperor.actors.opened import Opened
 from pyemperor.cli.configuration import vassal_and_warnings
@@ -152,6 +153,40 @@ def _claimed(vassal: Vassal, path: str, owner: Owner) -> Vassal:
         text = "emperor-tyrant gives nobody further groups but the owner's own"
         raise ConfigError(Problem(path, 0, "add-gid", text, remedy="remove it; emperor-tyrant-initgroups"))
     return msgspec.structs.replace(vassal, uid=str(owner.uid), gid=str(owner.gid), owner=owner)
+
+
+class RootWarnings:
+    """Warns of each vassal whose scripts run as root: once, and again only if they did not meanwhile.
+
+    It hears what the Emperor is told.
+    """
+
+    def __init__(self) -> None:
+        self._warned: set[str] = set()
+
+    def hear(self, message: object) -> None:
+        """Look at a vassal that is to run; ``message`` may be anything else."""
+        match message:
+            case Govern(vassal=vassal, formerly=formerly):
+                known = self._warned & {vassal.name, formerly}
+                self._warned -= known
+                if _as_root(vassal):
+                    self._warned.add(vassal.name)
+                    if not known:
+                        words = "runs as root, and so do its scripts: write uid = USER, or cgi-run-as-owner"
+                        logger.bind(actor=f"master:{vassal.name}").warning(words)
+            case Dismiss(name=name):
+                self._warned.discard(name)
+
+
+def _as_root(vassal: Vassal) -> bool:
+    if os.geteuid() != 0 or vassal.cgi_run_as_owner:
+        return False
+    try:
+        identity = identity_of(vassal.uid, vassal.gid)
+    except ConfigError:
+        return False  # it cannot run as anybody, and its master says why
+    return identity is None or identity.uid == 0
 
 
 def empty_mounts(vassal: Vassal) -> list[str]:

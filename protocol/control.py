@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from pyemperor.protocol.errors import LinkError
+from pyemperor.protocol.escapes import encodable
 
 VERSION = 1
 #: Bytes that a request may have.
@@ -55,6 +56,16 @@ class Absolve(_Request, frozen=True, tag="absolve", kw_only=True):
 Request = Status | Reload | Stop | Absolve
 
 
+class AttendantReport(msgspec.Struct, frozen=True):
+    """How a process beside the workers is; the fields are those of ``protocol.messages.Attending``."""
+
+    name: str
+    state: str
+    pid: int = 0
+    reason: str = ""
+    restarts: int = 0
+
+
 class VassalReport(msgspec.Struct, frozen=True):
     """How one vassal is; the fields are those of ``actors.administration.VassalStatus``."""
 
@@ -69,6 +80,7 @@ class VassalReport(msgspec.Struct, frozen=True):
     ready: int = 0
     requests: int = 0
     loyal: bool = False
+    attendants: tuple[AttendantReport, ...] = ()
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -113,30 +125,21 @@ Answer = Statuses | Outcomes | Begun | Refusal
 
 
 def encode(message: Request | Answer) -> bytes:
-    """The line that carries ``message``; what is no UTF-8 in its texts goes as :func:`spoken`."""
+    """The line that carries ``message``; what is no UTF-8 in its texts is escaped (:mod:`escapes`)."""
     try:
         return msgspec.json.encode(message) + b"\n"
     except UnicodeEncodeError:
-        return msgspec.json.encode(_spoken(msgspec.to_builtins(message))) + b"\n"
+        return msgspec.json.encode(_encodable(msgspec.to_builtins(message))) + b"\n"
 
 
-def spoken(text: str) -> str:
-    """``text`` as it is said here and in logs: bytes of a file name that are no UTF-8 are escaped.
-
-    >>> print(spoken("caf\\udce9"), spoken("café"))
-    caf\\udce9 café
-    """
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
-
-
-def _spoken(value: Any) -> Any:
+def _encodable(value: Any) -> Any:
     match value:
         case str():
-            return spoken(value)
+            return encodable(value)
         case dict():
-            return {_spoken(key): _spoken(one) for key, one in value.items()}
+            return {_encodable(key): _encodable(one) for key, one in value.items()}
         case list() | tuple():
-            return [_spoken(one) for one in value]
+            return [_encodable(one) for one in value]
     return value
 
 

@@ -82,6 +82,26 @@ class Renew(Message, frozen=True, tag="renew"):
     """An operator wants this vassal reloaded (SIGHUP to its master)."""
 
 
+class Attending(msgspec.Struct, frozen=True):
+    """How one attendant of a vassal is; ``name`` is ``daemon/1``, ``cron/2``, ``hook/PHASE`` or ``touch``."""
+
+    name: str
+    #: A :class:`State`.
+    state: str
+    #: Its process, below which its program runs; 0 when there is none.
+    pid: int = 0
+    #: Why it is so.
+    reason: str = ""
+    #: How often it was started again.
+    restarts: int = 0
+
+
+class Attended(Message, frozen=True, tag="attended"):
+    """The attendants of this vassal that there are, whenever one of them has come to another state."""
+
+    attendants: tuple[Attending, ...]
+
+
 class Worn(Message, frozen=True, tag="worn"):
     """The worker has served what it was to serve; it goes on until it is asked to stop, and is replaced."""
 
@@ -319,6 +339,6 @@ class Office(Message, frozen=True, tag="office"):
 #: What an office socket (a link to the fork server) carries.
 OfficeMessage = Fork | Kill | Adopt | Forked | ForkFailed | Exited
 LinkMessage = (
-    Ready | NotReady | Extend | Beat | Alive | Accepting | Idle | Renew | Worn
+    Ready | NotReady | Extend | Beat | Alive | Accepting | Idle | Renew | Attended | Worn
     | Probe | Stop | Pause | RenewWorkers | Reloading | Trace | Inject | Office
 )

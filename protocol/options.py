@@ -447,11 +447,15 @@ def _on_demand(values: Mapping[str, Any], called_at: Address, given: Collection[
     return changed
 
 
+#: What is found where neither the vassal nor the Emperor says where it listens.
+NO_SOCKET = "no socket"
+
+
 def _check_vassal(
     table: Mapping[str, object], given: Mapping[str, Any], report: Report, called_at: Address | None
 ) -> None:
     if called_at is None and all(table.get(name, []) == [] for name in ("socket", "uwsgi-socket", "http-socket")):
-        report.problem("no socket", "socket or http-socket", 'write http-socket = "127.0.0.1:8080"')
+        report.problem(NO_SOCKET, "socket or http-socket", 'write http-socket = "127.0.0.1:8080"')
     _check_cheaper(given, report)
     check_cgi(table, given, report)
 

@@ -12,6 +12,7 @@ import msgspec
 
 from pyemperor import __version__
 from pyemperor.actors.confinement import Confinement
+from pyemperor.actors.refusals import no_locks
 from pyemperor.actors.resolution import Place, Resolver
 from pyemperor.actors.script import Script
 from pyemperor.actors.slots import Slot, Slots
@@ -171,8 +172,7 @@ def _taken(slots: Slots | None) -> Slot | None:
     try:
         slot = slots.take()
     except OSError as error:
-        remedy = f"`cgi-concurrency` needs {error.filename}: {error.strerror}"
-        raise RequestError("this script cannot be run now", status=503, remedy=remedy) from None
+        raise no_locks(slots.folder, error) from None
     if slot is None:
         remedy = "as many requests as `cgi-concurrency` allows are being served"
         raise RequestError("too many requests at a time", status=503, remedy=remedy)

@@ -4,6 +4,7 @@ The table of options is ``protocol/cgi_options.py``; what uWSGI does is told by 
 scripts on uWSGI") and its ``plugins/cgi``.
 """
 
+import errno
 import os
 import pwd
 import re
@@ -22,6 +23,7 @@ import pytest
 
 from pyemperor.actors import confinement
 from pyemperor.actors.handlers.cgi import handler
+from pyemperor.actors.refusals import no_locks
 from pyemperor.actors.script import Script
 from pyemperor.actors.slots import Slots
 from pyemperor.actors.wires import Request
@@ -301,6 +303,7 @@ def test_cgi_concurrency(site: Site) -> None:
 
 _HOLDER = """
 import sys
+from pyemperor.actors.refusals import no_locks
 from pyemperor.actors.slots import Slots
 slots = Slots(sys.argv[1].encode(), 2)
 held = [slots.take(), slots.take()]
@@ -408,7 +411,36 @@ def test_a_folder_for_slots_that_is_somebody_elses_is_refused(site: Site) -> Non
     theirs.mkdir()
     os.chown(theirs, 65534, 65534)
     error = site.refused("/cgi-bin/a.cgi", cgi_concurrency=1)
-    assert (error.status, str(theirs) in error.remedy) == (503, True)
+    assert error.status == 503
+    assert f"in {theirs}: others may write to it; remove it" in error.remedy
+
+
+def test_what_is_in_the_way_of_slots_is_named(site: Site) -> None:
+    site.script("a.cgi")
+    folder = site.folder / f"pyemperor-{os.geteuid()}"
+    folder.write_text("a file")
+    error = site.refused("/cgi-bin/a.cgi", cgi_concurrency=1)
+    assert error.remedy == (
+        f"`cgi-concurrency` keeps its locks in {folder}: Not a directory; "
+        "remove it, or set TMPDIR to another folder"
+    )
+    folder.unlink()
+    held = site.asked("/cgi-bin/a.cgi", options={"cgi_concurrency": 1}).slot
+    assert held is not None
+    held.release()
+    (file,) = folder.iterdir()
+    file.unlink()
+    file.mkdir()
+    error = site.refused("/cgi-bin/a.cgi", cgi_concurrency=1)
+    assert f"in {folder}: Is a directory; remove it" in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.ENOLCK, "set TMPDIR to another folder"), (errno.EMFILE, "raise the limit")]
+)
+def test_an_error_of_a_lock_that_names_no_file_has_a_remedy(number: int, advice: str) -> None:
+    error = no_locks("/tmp/pyemperor-0", OSError(number, os.strerror(number)))
+    assert f"in /tmp/pyemperor-0: {os.strerror(number)}; {advice}" in error.remedy
 
 
 @pytest.mark.parametrize(

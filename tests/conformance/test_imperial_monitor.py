@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from pyemperor.actors.actor import Actor, Inbox, Threads
+from pyemperor.actors.actor import Actor, Down, Inbox, Threads
 from pyemperor.actors.administration import Dismiss, Govern, Refuse, Reload
 from pyemperor.actors.monitor import Monitor, Rescan
 from pyemperor.actors.monitor_files import FileVersion, VassalFiles
+from pyemperor.actors.opened import Opened
+from pyemperor.actors.register import Register, Ward
 from pyemperor.actors.small_file import read_small
 from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.options import Vassal
@@ -534,37 +536,216 @@ class Owner(Actor):
         self._emperor.heard.put(message)
 
 
-def test_who_wants_a_dead_monitor_to_read_again_is_not_harmed(tmp_path: Path) -> None:
-    (tmp_path / "a.ini").write_text("one")
-    emperor = Emperor()
-    source = Mortal(str(tmp_path), read)
+class Throne:
+    """Has one monitor after the other watch a folder; each goes on from what the one before has left."""
+
+    def __init__(self, folder: Path, **more: Any) -> None:
+        self.emperor = Emperor()
+        self.folder = folder
+        self.source = Mortal(str(folder), read)
+        self._owner = Owner.start(Threads(), self.emperor)
+        self._more = {"register": Register(), "touch_files": touch_files, **more}
+        self.engage()
+
+    def engage(self) -> None:
+        """Start another monitor."""
+        (self.folder / "die").unlink(missing_ok=True)
+        self._monitor = Monitor.start(
+            Threads(), [self.source], self.emperor.heard.put, NEVER, owner=self._owner, **self._more
+        )
+
+    def look(self) -> None:
+        """Have the monitor look."""
+        self._monitor.tell(Rescan())
+
+    def fail(self) -> None:
+        """Have the monitor fail."""
+        (self.folder / "die").touch()
+        down = self.emperor.next()
+        assert isinstance(down, Down), down
+        assert isinstance(down.error, MemoryError)
+
+    def close(self) -> None:
+        self._monitor.stop()
+        self._owner.stop()
+
+
+def touch_files(vassal: Vassal) -> dict[str, Any]:
+    """A vassal whose text is a path is reloaded when that is touched."""
+    return {vassal.chdir: Reload} if vassal.chdir.startswith("/") else {}
+
+
+@pytest.fixture
+def throne(tmp_path: Path) -> Iterator[Throne]:
+    """A folder with a, b and c, of which the Emperor has been told."""
+    folder = tmp_path / "vassals"
+    folder.mkdir()
+    for name in "abc":
+        (folder / f"{name}.ini").write_text("one")
+    throne = Throne(folder)
+    assert [throne.emperor.govern() for _ in "abc"] == [("a", "one"), ("b", "one"), ("c", "one")]
+    yield throne
+    throne.close()
+
+
+def test_the_next_monitor_tells_what_has_changed_meanwhile_and_nothing_else(throne: Throne) -> None:
+    throne.fail()
+    (throne.folder / "b.ini").unlink()
+    put(throne.folder / "c.ini", "two")
+    (throne.folder / "d.ini").write_text("one")
+    throne.engage()
+    heard = [throne.emperor.next() for _ in range(3)]
+    assert heard[0] == Dismiss("b")
+    assert [(one.vassal.name, one.vassal.chdir) for one in heard[1:]] == [("c", "two"), ("d", "one")]
+    assert throne.emperor.hears_nothing(), "of a, which is as it was"
+    put(throne.folder / "a.ini", "two")
+    assert throne.emperor.govern() == ("a", "two"), "it watches the folder itself"
+
+
+def test_the_next_monitor_sees_that_a_file_was_touched_meanwhile(throne: Throne) -> None:
+    throne.fail()
+    os.utime(throne.folder / "a.ini")
+    throne.engage()
+    assert throne.emperor.govern() == ("a", "one")
+    assert throne.emperor.hears_nothing()
+
+
+def test_the_next_monitor_sees_that_a_vassal_was_renamed_meanwhile(throne: Throne) -> None:
+    throne.fail()
+    (throne.folder / "a.ini").rename(throne.folder / "z.ini")
+    throne.engage()
+    told = throne.emperor.next()
+    assert isinstance(told, Govern)
+    assert (told.vassal.name, told.formerly) == ("z", "a")
+    assert throne.emperor.hears_nothing()
+
+
+def test_the_next_monitor_sees_that_a_file_to_touch_was_touched_meanwhile(tmp_path: Path, throne: Throne) -> None:
+    touch = tmp_path / "touch"
+    touch.touch()
+    put(throne.folder / "a.ini", str(touch))
+    assert throne.emperor.govern() == ("a", str(touch))
+    throne.fail()
+    os.utime(touch, (1, 1))
+    throne.engage()
+    assert throne.emperor.next() == Reload("a")
+    assert throne.emperor.hears_nothing()
+
+
+def test_a_vassal_that_is_broken_is_not_told_of_again_until_it_is_mended(throne: Throne) -> None:
+    put(throne.folder / "a.ini", "broken")
+    assert isinstance(throne.emperor.next(), Refuse)
+    throne.fail()
+    throne.engage()
+    assert throne.emperor.hears_nothing()
+    put(throne.folder / "a.ini", "two")
+    told = throne.emperor.next()
+    assert told.vassal == Vassal("a", chdir="two", disable_logging=True), "which has run before"
+
+
+def test_who_wants_a_dead_monitor_to_read_again_is_served_by_the_next(throne: Throne) -> None:
+    put(throne.folder / "a.ini", "two")
+    told = throne.emperor.next()
+    throne.fail()
+    told.reread()
+    throne.engage()
+    assert throne.emperor.govern() == ("a", "two")
+    assert throne.emperor.hears_nothing(), "of the others"
+    told.reread()
+    assert throne.emperor.govern() == ("a", "two"), "who was told of the first monitor is heard by its heir"
+
+
+def test_what_a_monitor_fails_at_is_left_to_the_next(tmp_path: Path) -> None:
+    """It fails after the first of three: the other two are not lost."""
+    for name in "abc":
+        (tmp_path / f"{name}.ini").write_text("one")
+    emperor, register = Emperor(), Register()
     owner = Owner.start(Threads(), emperor)
-    monitor = Monitor.start(Threads(), [source], emperor.heard.put, NEVER, owner=owner)
-    message = emperor.next()
-    (tmp_path / "die").touch()
-    down = emperor.next()
-    assert down.actor == monitor
-    assert isinstance(down.error, MemoryError)
-    message.reread()
-    (tmp_path / "die").unlink()
-    another = Monitor.start(Threads(), [source], emperor.heard.put, NEVER)
+
+    def tell(message: Any) -> None:
+        if message.vassal.name == "b":
+            raise MemoryError
+        emperor.heard.put(message)
+
+    sources = [VassalFiles(str(tmp_path), read)]
+    Monitor.start(Threads(), sources, tell, NEVER, register=register, owner=owner)
     assert emperor.govern() == ("a", "one")
-    (tmp_path / "a.ini").write_text("two")
-    assert emperor.govern() == ("a", "two"), "it watches the folder itself"
+    assert isinstance(emperor.next(), Down)
+    another = Monitor.start(Threads(), sources, emperor.heard.put, NEVER, register=register)
+    assert [emperor.govern(), emperor.govern()] == [("b", "one"), ("c", "one")]
+    assert emperor.hears_nothing()
     another.stop()
     owner.stop()
 
 
-def test_the_next_monitor_dismisses_what_has_gone_meanwhile(watch: Watch, tmp_path: Path) -> None:
-    (tmp_path / "a.ini").write_text("one")
-    emperor = watch(tmp_path, governed=["a", "b", "static"], static=[Vassal("static")])
-    assert emperor.govern() == ("a", "one")
-    assert emperor.next() == Dismiss("b")
-    assert emperor.hears_nothing()
+def test_while_a_folder_cannot_be_read_the_next_monitor_dismisses_nobody(throne: Throne) -> None:
+    throne.fail()
+    hidden = throne.folder.rename(throne.folder.with_name("hidden"))
+    throne.engage()
+    assert throne.emperor.hears_nothing()
+    (hidden / "b.ini").unlink()
+    (hidden / "die").unlink()
+    hidden.rename(throne.folder)
+    throne.look()
+    assert throne.emperor.next() == Dismiss("b")
+    assert throne.emperor.hears_nothing()
 
 
-def test_while_a_folder_cannot_be_read_nobody_is_dismissed(watch: Watch, tmp_path: Path) -> None:
-    emperor = watch(tmp_path / "later", freq=0.05, governed=["a"])
-    assert emperor.hears_nothing()
-    (tmp_path / "later").mkdir()
-    assert emperor.next() == Dismiss("a")
+# ---- names --------------------------------------------------------------------------------------------------
+
+
+class Crowd:
+    """A source of many vassals that have one name, in folders that have one name."""
+
+    uri = "crowd://"
+
+    def __init__(self, many: int) -> None:
+        self._keys = [f"{number}/conf/b" for number in range(many)]
+        self._opened = Opened()
+
+    def scan(self) -> dict[str, int]:
+        return dict.fromkeys(self._keys, 1)
+
+    def writing(self) -> tuple[()]:
+        return ()
+
+    def read(self, key: str, *, reloading: bool) -> Vassal:
+        return Vassal("b")
+
+    def opened(self, key: str) -> Opened:
+        return self._opened
+
+    def name(self, key: str) -> str:
+        return "b"
+
+    def place(self, key: str) -> str:
+        return "conf"
+
+    def watch(self, inbox: Inbox, message: object) -> None: ...
+
+    def close(self, inbox: Inbox) -> None: ...
+
+
+def test_one_of_many_takes_no_longer_than_one_of_few() -> None:
+    """20 000 of them take half a second; where each is compared with all others they take half a minute."""
+    many, emperor = 20_000, Emperor()
+    began = time.monotonic()
+    monitor = Monitor.start(Threads(), [Crowd(many)], emperor.heard.put, NEVER)
+    names = {emperor.govern()[0] for _ in range(many)}
+    assert time.monotonic() - began < 8
+    assert len(names) == many
+    assert {"b", "conf.b", "conf.b-2", f"conf.b-{many - 1}"} <= names
+    monitor.stop()
+
+
+def test_a_name_is_free_again_when_nobody_has_it() -> None:
+    register = Register()
+    for number in range(4):
+        register.note(f"{number}", Ward(register.name_for(f"{number}", "b", "conf")))
+    assert [ward.name for ward in register.wards.values()] == ["b", "conf.b", "conf.b-2", "conf.b-3"]
+    register.strike("2")
+    assert register.name_for("new", "b", "conf") == "conf.b-2"
+    register.note("moved", Ward(register.name_for("moved", "b", "conf", instead_of="3")), instead_of="3")
+    assert register.wards["moved"].name == "conf.b-2"
+    register.note("moved", Ward("other", formerly="conf.b-2"))
+    assert register.name_for("new", "b", "conf") == "conf.b-3", "it runs under the other still"

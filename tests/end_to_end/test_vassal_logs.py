@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.capital import capital
 from tests.support import PATIENCE, Server, Site, connect, packet, read_to_end, serving, until
 
 _SITE = """
@@ -199,3 +200,35 @@ def test_a_vassal_that_runs_as_root_is_warned_of(folder: Path) -> None:
         assert warning["message"] == "runs as root, and so do its scripts: write uid = USER, or cgi-run-as-owner"
         warned = [record["actor"] for record in server.log if record["level"] == "WARNING"]
         assert warned == ["master:site"], "once, and nobody else"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be root")
+def test_a_vassal_is_warned_of_again_only_when_it_runs_as_root_again(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    warning = "site.*runs as root, and so do its scripts"
+    with capital(tmp_path) as emperor:
+
+        def renew(more: str) -> None:
+            since = emperor.now
+            emperor.write("site", f"# {since}\n{more}")
+            emperor.said("site.*generation .* serves now", since)
+
+        emperor.start("site")
+        emperor.said(warning)
+        renew("processes = 2\n")
+        renew("uid = root\n")
+        emperor.reload("site")
+        since = emperor.now
+        os.kill(emperor.status("site").pids[0], signal.SIGKILL)
+        emperor.said("vassal site is ready to accept requests", since)
+        renew("uid = nobody\n")
+        assert emperor.count(warning) == 1, "it always ran as root, until it did not"
+        renew("")
+        assert emperor.count(warning) == 2
+        renew("cgi-run-as-owner = 1\n")
+        renew("")
+        assert emperor.count(warning) == 3
+        since = emperor.now
+        (emperor.vassals / "site.ini").rename(emperor.vassals / "other.ini")
+        emperor.said("other.*generation .* serves now", since)
+        assert emperor.count("runs as root") == 3, "whatever it is called"

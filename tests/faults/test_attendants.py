@@ -5,11 +5,14 @@ import pwd
 import signal
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pyemperor.actors.linux import children, living_descendants
+from pyemperor.protocol.control import AttendantReport
+from tests.conformance.capital import capital
 from tests.faults.rig import PATIENCE, Serve, Server, await_end, ended
 
 QUICK = """
@@ -86,6 +89,49 @@ def test_programs_beside_the_workers_have_the_limit_of_files_that_the_emperor_wa
     hooks = [entry["actor"] for entry in server.since(event="output", message="limit 64")]
     assert sorted(hooks) == ["daemon:app/1", "hook:app/root", "hook:app/root", "hook:app/user"]
     assert server.stop() == 0
+
+
+def test_the_status_of_a_vassal_lists_its_attendants(tmp_path: Path) -> None:
+    hook = tmp_path / "hook"
+    os.mkfifo(hook)
+    options = f"""\
+attach-daemon = exec sleep 1000
+attach-daemon = exec false
+hook-touch = {tmp_path}/touch print:touched
+exec-as-user = echo $$ > {hook}
+hook-accepting1-once = exec:cat {hook}
+"""
+    with capital(tmp_path) as emperor:
+
+        def attendants(true: Callable[[dict[str, AttendantReport]], bool]) -> dict[str, AttendantReport]:
+            """Ask again and again until it is so."""
+            end = time.monotonic() + PATIENCE
+            while True:
+                found = {one.name: one for one in emperor.status("shop").attendants}
+                if true(found):
+                    return found
+                assert time.monotonic() < end, found
+
+        emperor.start("shop")
+        assert emperor.status("shop").attendants == ()
+        emperor.write("shop", options)
+        starting = attendants(lambda found: "READY" in [one.state for one in found.values()])
+        assert list(starting) == ["hook/user"]
+        assert "hook: shop/user" in Path(f"/proc/{starting['hook/user'].pid}/cmdline").read_text()
+        hook.read_text()
+        found = attendants(lambda found: len(found) == 4 and found["daemon/2"].state == "BACKOFF")
+        assert sorted(found) == ["daemon/1", "daemon/2", "hook/first-worker-once", "touch"]
+        assert (found["daemon/2"].pid, found["daemon/2"].reason[:14]) == (0, "next start in ")
+        daemon = found["daemon/1"].pid
+        assert daemon in living_descendants([emperor.status("shop").pids[0], emperor.emperor.pid])
+        assert "daemon: shop/1" in Path(f"/proc/{daemon}/cmdline").read_text()
+        hook.write_text("done")
+        attendants(lambda found: "hook/first-worker-once" not in found)
+        os.kill(daemon, signal.SIGKILL)
+        again = attendants(lambda found: found["daemon/1"].pid not in (0, daemon))
+        assert again["daemon/1"].restarts == 1
+        os.kill(emperor.status("shop").pids[0], signal.SIGKILL)
+        attendants(lambda found: list(found) == ["hook/user"])  # of its successor, which begins anew
 
 
 def test_a_killed_daemon_is_started_again(serve: Serve) -> None:
@@ -196,7 +242,7 @@ def test_a_vassal_ends_with_its_control_daemon(serve: Serve) -> None:
     gone = server.until(actor="master:app", event="exit")
     assert "its control daemon has ended" in gone["reason"]
     server.ready("master:app")
-    assert not server.since(actor="master:other")
+    assert not server.since(actor="master:other", event="state")
     assert server.stop() == 0
 
 
@@ -362,8 +408,8 @@ def test_the_emperors_own_hook_comes_before_all_vassals(serve: Serve, folder: Pa
     server = serve({"app": vassal('exec-as-user = "echo app >> order"')}, hook)
     said(server, "hook:emperor/start", "pid ")
     server.watch(0.3)  # in which the imperial monitor has found the other one
-    assert not server.since(actor="master:app")
-    assert not server.since(actor="master:other")
+    assert not server.since(actor="master:app", event="state")
+    assert not server.since(actor="master:other", event="state")
     with open(folder / "go", "w") as go:
         go.write("\n")
     server.ready("master:app", "master:other")
@@ -376,7 +422,7 @@ def test_an_emperor_whose_own_hook_fails_ends(serve: Serve) -> None:
     assert server.over() == 1
     entry = server.until(lambda e: "hook-emperor-start = exec:exit 3: exit code 3" in e["message"], level="ERROR")
     assert entry["actor"] == "emperor"
-    assert not server.since(actor="master:app")
+    assert not server.since(actor="master:app", event="state")
     assert not server.since(message="never")
 
 
@@ -385,7 +431,7 @@ def test_an_emperor_whose_own_hook_hangs_can_be_stopped(serve: Serve) -> None:
     (pid,) = said(server, "hook:emperor/start", "pid ")
     assert server.stop() == 0
     assert ended(int(pid))
-    assert not server.since(actor="master:app")
+    assert not server.since(actor="master:app", event="state")
 
 
 def test_the_emperor_says_farewell_to_a_vassal_once_and_not_at_a_reload(serve: Serve, folder: Path) -> None:

@@ -32,6 +32,7 @@ from pyemperor.cli.control_socket import control_socket, default_paths, running
 from pyemperor.cli.identity import identity_of
 from pyemperor.protocol import control
 from pyemperor.protocol.errors import ConfigError, LinkError
+from pyemperor.protocol.messages import Attending
 from pyemperor.protocol.options import EmperorOptions
 from tests.support import PATIENCE
 
@@ -336,6 +337,33 @@ def test_a_table_for_people(palace: Palace, capsys: pytest.CaptureFixture[str]) 
         "wiki    CURSED  1    -          0        0         6         next start in 57.0 s "
         "[newest configuration refused: wiki.ini:3: no socket]\n"
     )
+
+
+DAEMON = Attending("daemon/1", "STABLE", 4720)
+CRON = Attending("cron/2", "BACKOFF", 0, "next start in 0.1 s", restarts=3)
+
+
+def test_attendants_stand_below_their_vassal(palace: Palace, capsys: pytest.CaptureFixture[str]) -> None:
+    palace.emperor.statuses = [replace(SHOP, attendants=(DAEMON, CRON)), WIKI]
+    assert command(control.Status(name="shop"), palace.path, json=False) == 0
+    assert capsys.readouterr().out == (
+        f"Emperor {os.getpid()}\n"
+        "VASSAL         STATE    GEN  PID        WORKERS  REQUESTS  RESTARTS\n"
+        "shop           STABLE   3    4711 4713  2        9         1\n"
+        "shop/daemon/1  STABLE   -    4720       -        -         0\n"
+        "shop/cron/2    BACKOFF  -    -          -        -         3         next start in 0.1 s\n"
+    )
+
+
+def test_attendants_in_json(palace: Palace, capsys: pytest.CaptureFixture[str]) -> None:
+    palace.emperor.statuses = [replace(SHOP, attendants=(DAEMON, CRON)), WIKI]
+    assert command(control.Status(), palace.path, json=True) == 0
+    shop, wiki = json.loads(capsys.readouterr().out)["vassals"]
+    assert shop["attendants"] == [
+        {"name": "daemon/1", "state": "STABLE", "pid": 4720, "reason": "", "restarts": 0},
+        {"name": "cron/2", "state": "BACKOFF", "pid": 0, "reason": "next start in 0.1 s", "restarts": 3},
+    ]
+    assert wiki["attendants"] == []
 
 
 def test_outcomes_for_people_and_the_exit_code(palace: Palace, capsys: pytest.CaptureFixture[str]) -> None:

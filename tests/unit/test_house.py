@@ -119,6 +119,19 @@ def test_every_module_says_what_it_is(file: Path) -> None:
     assert ast.get_docstring(ast.parse(text(file)))
 
 
+def test_no_function_is_written_twice() -> None:
+    """One concept, one place: two functions of the same body, whatever they are called, are one too many."""
+    alone = HOUSE / "actors/warm/program.py"  # a program of its own, which imports nothing of ours
+    found: dict[str, list[str]] = {}
+    for file in (file for file in MODULES if file.relative_to(HOUSE).parts[0] in LAYERS and file != alone):
+        for function in (node for node in ast.parse(text(file)).body if isinstance(node, ast.FunctionDef)):
+            body = "\n".join(map(ast.unparse, function.body[ast.get_docstring(function) is not None :]))
+            if len(body) > 40:
+                found.setdefault(body, []).append(f"{file.relative_to(HOUSE)}: {function.name}")
+    assert len(found) > 100
+    assert [names for names in found.values() if len(names) > 1] == []
+
+
 @pytest.mark.parametrize("message", Message.__subclasses__(), ids=lambda message: message.__name__)
 def test_every_message_says_what_it_means(message: type[Message]) -> None:
     assert message.__doc__

@@ -25,11 +25,12 @@ from pyemperor.actors.journal import Journal
 from pyemperor.actors.outcome import Outcome
 from pyemperor.actors.wires import Request
 from pyemperor.cli import logs
-from pyemperor.cli.lines import Entry, Json, Served, duration, parts, printable, size
+from pyemperor.cli.lines import Entry, Json, Served, duration, parts, size
 from pyemperor.cli.logs import log_request, log_statuses, log_to_stderr
 from pyemperor.cli.pretty_lines import Pretty
 from pyemperor.cli.stderr import PATIENCE, Stderr, _with_room
 from pyemperor.cli.uwsgi_lines import Uwsgi
+from pyemperor.protocol.escapes import printable
 from pyemperor.protocol.messages import Birth, State
 from pyemperor.protocol.options import Supervision, Vassal
 

@@ -96,6 +96,64 @@ def test_check_takes_files_of_uwsgis() -> None:
     assert f"{SEED}/testdomain_cgi-bin.ini:14: no-orphans: accepted, has no effect (it is always so)" in warnings
 
 
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """The file of a vassal without a socket."""
+    file = tmp_path / "shop.ini"
+    file.write_text("[uwsgi]\ncgi = /srv/cgi-bin\n", encoding="utf-8")
+    return file
+
+
+def emperor(folder: Path, options: str) -> Path:
+    file = folder / "emperor.ini"
+    file.write_text(f"[uwsgi]\nemperor = {folder}\n{options}", encoding="utf-8")
+    return file
+
+
+def test_a_vassal_without_a_socket_is_right_where_its_emperor_gives_it_one(shop: Path, tmp_path: Path) -> None:
+    file = emperor(tmp_path, "emperor-on-demand-directory = sockets\n")
+    code, said, problems = run("check", str(shop), "--emperor", str(file))
+    assert (code, problems) == (0, "")
+    where = f"started at the first connection to {tmp_path}/sockets/shop.socket"
+    assert said == f"{shop}: no problem found; vassal: shop, without a socket of its own, {where}\n"
+    with shop.open("a") as text:
+        text.write("socket = :3031\n")
+    code, said, _ = run("check", str(shop), "--emperor", str(file))
+    assert (code, said) == (0, f"{shop}: no problem found; vassal: shop, {where}\n")
+
+
+def test_a_vassal_without_a_socket_is_wrong_where_its_emperor_gives_it_none(shop: Path, tmp_path: Path) -> None:
+    file = emperor(tmp_path, "emperor-on-demand-extension = .at\n")
+    code, said, problems = run("check", str(shop), "--emperor", str(file))
+    assert (code, said) == (2, "")
+    assert problems == f"{shop}: no socket; expected socket or http-socket (write http-socket = 127.0.0.1:8080)\n"
+    (tmp_path / "shop.ini.at").write_text("127.0.0.1:3031\n")
+    code, said, _ = run("check", str(shop), "--emperor", str(file))
+    assert code == 0
+    assert said.endswith("started at the first connection to 127.0.0.1:3031\n")
+
+
+def test_who_checks_a_vassal_alone_is_told_how_to_check_it_under_its_emperor(shop: Path) -> None:
+    code, said, problems = run("check", str(shop))
+    assert (code, said) == (2, "")
+    assert "no socket; expected socket or http-socket" in problems
+    assert problems.endswith(f"if an Emperor starts it on demand: pyemperor check --emperor EMPEROR.ini {shop})\n")
+
+
+def test_a_vassal_is_checked_with_what_its_emperor_gives_to_all(shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "all.ini").write_text("[uwsgi]\nsocket = :3031\nprocesses = some\n", encoding="utf-8")
+    file = emperor(tmp_path, f"vassals-include = {tmp_path}/all.ini\n")
+    code, _, problems = run("check", str(shop), "--emperor", str(file))
+    assert (code, f"{tmp_path}/all.ini:3: processes" in problems) == (2, True)
+
+
+def test_an_emperors_file_is_wanted_where_one_is_named(shop: Path, tmp_path: Path) -> None:
+    code, _, problems = run("check", str(shop), "--emperor", str(shop))
+    assert (code, problems) == (2, f"{shop}: this is a vassal's file; expected the file of its Emperor\n")
+    code, _, problems = run("check", str(shop), "--emperor", str(tmp_path / "none.ini"))
+    assert (code, "none.ini" in problems) == (2, True)
+
+
 def test_check_says_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "a.ini").write_text("[uwsgi]\nsocket = 3031\n", encoding="utf-8")
     code, said, problems = run("check", str(tmp_path / "a.ini"))
