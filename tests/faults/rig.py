@@ -267,7 +267,9 @@ def await_end(pid: int, seconds: float = PATIENCE) -> None:
     except ProcessLookupError:
         return
     try:
-        assert select.select([pidfd], [], [], seconds)[0], f"process {pid} lives"
+        if not select.select([pidfd], [], [], seconds)[0]:
+            found = {name: Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "status", "stack")}
+            pytest.fail(f"process {pid} lives: {found}")
     finally:
         os.close(pidfd)
 
