@@ -405,7 +405,7 @@ class Exchange:
             return
         if limit == "begin":
             raise refusals.begins_late(script.name, script.first_byte)
-        raise refusals.ends_late(script.name, script.total)
+        raise refusals.ends_late(script.name, script.total, self.outcome.redirects)
 
     def _overdue(self, now: float) -> None:
         """Nothing moved for long enough: give up on whoever it waited for."""

@@ -113,10 +113,11 @@ def begins_late(name: str, seconds: float) -> ScriptError:
     )
 
 
-def ends_late(name: str, seconds: float) -> ScriptError:
-    """It did not end in time, whatever it did."""
+def ends_late(name: str, seconds: float, redirects: int) -> ScriptError:
+    """It did not end in time, whatever it did, or those that led to it have left too little."""
+    together = f", {redirects} local redirect{'s' * (redirects > 1)} included," if redirects else ""
     return ScriptError(
-        f"{name} did not end within {seconds:g} s and was ended",
+        f"{name} did not end within {seconds:g} s{together} and was ended",
         status=504,
         remedy="raise `cgi-total-timeout` or `harakiri`",
     )
