@@ -15,7 +15,7 @@ Here is what happens when, and how long it may take; what happens to the bytes i
 
 import select
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 from signal import SIGKILL
@@ -30,7 +30,7 @@ from pyemperor.actors.deadlines import Deadlines
 from pyemperor.actors.delivery import Delivery
 from pyemperor.actors.intake import Intake
 from pyemperor.actors.outcome import Outcome, named
-from pyemperor.actors.script import LOOK, Process, Ready, Script, Spawn
+from pyemperor.actors.script import LOOK, UNKNOWN, Process, Ready, Script, Spawn
 from pyemperor.actors.wires import Request, Wire
 from pyemperor.protocol.errors import RequestError
 from pyemperor.protocol.redirects import redirected
@@ -77,7 +77,7 @@ class Exchange:
         inbox: Inbox,
         sock: socket.SocketType,
         wire: Wire,
-        handlers: "dict[int, Handler]",
+        handlers: Mapping[int, Handler],
         errors: Errors,
         null: int,
         head_timeout: float,
@@ -317,7 +317,7 @@ class Exchange:
         ending = self._process.ending
         if ending:
             self._make_room()
-        if ending and ending.signal:
+        if ending and ending.code < 0:
             raise refusals.script_killed(ending.signal)
         self._delivery.close()
         if self._delivery.redirect:
@@ -447,7 +447,7 @@ class Exchange:
             if process.reap() is None:
                 process.signal(SIGKILL)
             process.close()
-            self.outcome.ending = process.ending
+            self.outcome.ending = None if process.ending is UNKNOWN else process.ending
         self._make_room()
 
     def _make_room(self) -> None:

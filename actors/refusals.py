@@ -91,7 +91,12 @@ def cannot_run(name: str, file: str, error: OSError) -> RequestError:
 
 
 def script_killed(number: int) -> ScriptError:
-    """It did not end by itself, so nobody knows whether it had said all."""
+    """It did not end by itself (0: who knows), so nobody knows whether it had said all."""
+    if not number:
+        return ScriptError(
+            "nobody knows how the script ended: its warm interpreter died with it",
+            remedy="out of memory? See dmesg",
+        )
     return ScriptError(f"the script was killed by {signal_name(number)}", remedy=_WHY_KILLED.get(number, ""))
 
 

@@ -66,17 +66,21 @@ class Ending(msgspec.Struct, frozen=True):
     peak: int
 
 
+#: Of a script whose template took its exit status along.
+UNKNOWN = Ending(-1, 0, 0.0, 0)
+
+
 class Child(Protocol):
     """A script that was not started by exec: ``fd`` is readable when :meth:`reap` has something to say.
 
-    Its exit is a wait status, CPU seconds and peak memory in bytes.
+    Its exit is a wait status (None: nobody knows), CPU seconds and peak memory in bytes (wait4(2)).
     """
 
     pid: int
 
     @property
     def fd(self) -> int: ...
-    def reap(self) -> tuple[int, float, int] | None: ...
+    def reap(self) -> tuple[int | None, float, int] | None: ...
     def close(self) -> None: ...
 
 
@@ -308,8 +312,11 @@ class Process:
         """How the script ended; None while it runs. Never blocks."""
         if self.ending is None and (found := self._child.reap() if self._child else _wait(self.pid)):
             status, cpu, peak = found
-            code = os.waitstatus_to_exitcode(status)
-            self.ending = Ending(max(code, -1), max(-code, 0), cpu, peak)
+            if status is None:
+                self.ending = UNKNOWN
+            else:
+                code = os.waitstatus_to_exitcode(status)
+                self.ending = Ending(max(code, -1), max(-code, 0), cpu, peak)
             self._forget_exit()
         return self.ending
 
