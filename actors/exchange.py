@@ -194,8 +194,11 @@ class Exchange:
         request, process = self._client.request, self._process
         if request and self._intake.keeps:
             self._begin(request, now)
-        elif process and not process.talks:
-            self._end_of_output(process, now)
+        elif process:
+            self._settled = False  # from now on, whoever has said all may say so by ending its side
+            self._time.go_on(now, SETTLED)
+            if not process.talks:
+                self._end_of_output(process, now)
 
     @property
     def _wants_body(self) -> bool:
@@ -233,7 +236,8 @@ class Exchange:
         delivery.give_up()
         if not served and client.request and not outcome.problem:
             outcome.problem = f"the client left{' inside the body of its request' * unfed}: {why}"
-            outcome.status = outcome.status or 499
+            if delivery.unsent:
+                outcome.status = 499
             if unfed or not (self._script and self._script.persistent):
                 self._end_script(now)
 
@@ -270,11 +274,12 @@ class Exchange:
         process = self._process
         if process is None or not process.talks:
             return
-        if self._delivery.pump():
-            self._progress(now)
-        if self._delivery.begun:
+        delivery = self._delivery
+        if delivery.pump() and (self._client.open or (self._script and self._script.persistent)):
+            self._progress(now)  # what nobody hears is none
+        if delivery.begun:
             self._time.begun()
-        if not process.talks:
+        if not process.talks or (process.ending and delivery.redirect):
             self._end_of_output(process, now)
 
     # ---- the end ----------------------------------------------------------------------------------------
@@ -304,7 +309,7 @@ class Exchange:
         elif process.asked_at is not None:
             process.close_output()
             self._time.wait(process.insist(now), now)
-        elif not process.talks:
+        elif not process.talks or self._delivery.redirect:
             self._conclude(now)
         else:
             self._time.wait(self._patience, now)
@@ -388,7 +393,7 @@ class Exchange:
             self._delivery.prompt = False
             self._time.go_on(now, SETTLED)
             return
-        self._settled = True
+        self._settled = self._process is not None
         self._look_for_end(now)
         if limit := self._time.over(now):
             self._over_limit(limit)
@@ -427,8 +432,10 @@ class Exchange:
             self._conclude(now)
         elif self._wants_body and (process.listens or delivery.early):
             raise refusals.body_late(client.missing, silence)
-        else:
+        elif client.open:
             raise refusals.script_silent(self.outcome.script, silence)
+        else:
+            raise refusals.script_lingers(self.outcome.script, silence)
 
     # ---- what is given back -----------------------------------------------------------------------------
 

@@ -109,6 +109,15 @@ def script_silent(name: str, silence: float) -> ScriptError:
     )
 
 
+def script_lingers(name: str, silence: float) -> ScriptError:
+    """It has been answered for ``silence`` seconds, and goes on: silently, or talking to nobody."""
+    return ScriptError(
+        f"{name} still ran {silence:g} s after its answer and was ended",
+        status=504,
+        remedy="raise `cgi-timeout` if it may take that long",
+    )
+
+
 def begins_late(name: str, seconds: float) -> ScriptError:
     """Its response did not begin in time."""
     return ScriptError(
