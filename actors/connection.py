@@ -89,6 +89,12 @@ class Connection:
                 self._sock.recv(len(data), _TAKE)
         return self.request
 
+    def ask_for_body(self) -> None:
+        """Send what a client may wait for before it sends its body: no part of the response. Raises ClientLeft."""
+        before = self.sent
+        self.send(self.wire.interim())
+        self.sent = before
+
     def first_body(self) -> bytes:
         """The part of the body that came with the head."""
         assert self.request is not None

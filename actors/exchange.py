@@ -154,7 +154,9 @@ class Exchange:
         return False
 
     def _heard(self, mask: int) -> Iterable[object]:
-        return (Gone(self),) if self._client.left(mask) else (Ready.CLIENT,)
+        # What it has sent before it left is read first: it may be all of the body.
+        left = self._client.left(mask) and not (mask & select.EPOLLIN and self._wants_body)
+        return (Gone(self),) if left else (Ready.CLIENT,)
 
     # ---- the client -------------------------------------------------------------------------------------
 
@@ -186,8 +188,9 @@ class Exchange:
                 self._progress(now)
             else:
                 self._begin(request, now)
-        elif client.wire.takes_chunks:
-            client.send(client.wire.interim())
+        elif client.wire.announced:
+            self.outcome.request = client.wire.announced
+            client.ask_for_body()
             self._progress(now)
 
     def _body_here(self, now: float) -> None:
@@ -234,7 +237,7 @@ class Exchange:
         unfed = client.missing > 0 and (self._process is None or self._process.listens)
         served = (delivery.answered or (delivery.complete and not unfed)) and not client.pending
         delivery.give_up()
-        if not served and client.request and not outcome.problem:
+        if not served and outcome.request and not outcome.problem:
             outcome.problem = f"the client left{' inside the body of its request' * unfed}: {why}"
             if delivery.unsent:
                 outcome.status = 499
@@ -353,6 +356,7 @@ class Exchange:
         """Answer with the error if nothing was sent yet; cut the response otherwise. End the script."""
         if not self.outcome.problem:
             self.outcome.problem, self.outcome.remedy = str(error), error.remedy
+        self.outcome.request = self.outcome.request or self._client.wire.announced
         self._delivery.refuse(error, self._variable(b"SERVER_PROTOCOL"), bodiless=self._bodiless)
         self._end_script(now)
 

@@ -215,6 +215,31 @@ def test_a_descendant_that_holds_stdout_does_not_hold_a_redirect(patient: Site) 
     os.kill(pids(patient, "heir")[0], signal.SIGKILL)
 
 
+def test_a_client_that_left_behind_a_whole_body_has_sent_it(server: Server, patient: Site) -> None:
+    """cgi-do-not-kill-on-error: its end comes together with the rest of the body, which is not lost."""
+    path = patient.script("takes.cgi", "echo takes $$ >&2; wc -c >&2; echo took it >&2")
+    (worker,) = server.workers("patient")
+    with connect(patient.socket) as sock:
+        sock.sendall(packet(path, method="POST", length=1000) + bytes(500))
+        (script,) = pids(patient, "takes")
+        os.kill(worker, signal.SIGSTOP)
+        sock.sendall(bytes(500))
+    os.kill(worker, signal.SIGCONT)
+    assert gone(script)
+    server.wait_for(event="stderr", message=lambda text: text.endswith("took it"))
+    record = patient.logged(path)
+    assert (record["status"], record["exit"]) == (499, 0)
+
+
+def test_a_body_in_chunks_that_breaks_off_has_a_name_in_the_log(hasty: Site) -> None:
+    path = hasty.script("chunks.cgi", HELLO)
+    with connect(hasty.address("http")) as sock:
+        sock.sendall(http_request(path, method="POST", Transfer_Encoding="chunked") + b"5\r\nhal")
+        sock.shutdown(socket.SHUT_WR)
+        assert read_to_end(sock).status == 400
+    assert hasty.logged(path)["problem"] == "the connection ended inside the request"
+
+
 # ---- a client that has said all -------------------------------------------------------------------------
 
 
