@@ -34,7 +34,9 @@ class Deadlines:
 
         A script that takes the place of another has what is left of the latter.
         """
-        self._begin_at, self._end_at = now + (begin or inf), min(self._end_at, now + (end or inf))
+        self._begin_at = now + (begin or inf)
+        if self._end_at == inf:
+            self._end_at = now + (end or inf)
 
     def begun(self) -> None:
         """The response has begun."""

@@ -66,7 +66,6 @@ class Errors(Protocol):
 class Exchange:
     """Serves one accepted connection; :meth:`handle` returns True when it is over."""
 
-    _script: Script | None = None
     _process: Process | None = None
     _settled = False  # it takes long enough that the client may leave
     _drains = False  # the client was given its time to drain
@@ -241,8 +240,13 @@ class Exchange:
             outcome.problem = f"the client left{' inside the body of its request' * unfed}: {why}"
             if delivery.unsent:
                 outcome.status = 499
-            if unfed or not (self._script and self._script.persistent):
+            if unfed or not self._persistent:
                 self._end_script(now)
+
+    @property
+    def _persistent(self) -> bool:
+        """Whether a script may go on that nobody hears."""
+        return self._process is not None and self._process.script.persistent
 
     def _begin_to_drain(self, now: float) -> None:
         """The client has got everything, and has little time to say what nobody hears."""
@@ -255,7 +259,6 @@ class Exchange:
 
     def _run(self, script: Script, request: Request, now: float) -> None:
         outcome = self.outcome
-        self._script = script
         outcome.script = script.name
         stdin = None if request.length else self._null
         process = Process(self._inbox, script, stdin=stdin, stderr=self._errors.fd, warm=self._warm)
@@ -278,7 +281,7 @@ class Exchange:
         if process is None or not process.talks:
             return
         delivery = self._delivery
-        if delivery.pump() and (self._client.open or (self._script and self._script.persistent)):
+        if delivery.pump() and (self._client.open or self._persistent):
             self._progress(now)  # what nobody hears is none
         if delivery.begun:
             self._time.begun()
@@ -324,9 +327,9 @@ class Exchange:
         assert self._process is not None
         ending = self._process.ending
         if ending:
-            self._make_room()
-        if ending and ending.code < 0:
-            raise refusals.script_killed(ending.signal)
+            self._process.make_room()  # before this one's client can ask again
+            if ending.code < 0:
+                raise refusals.script_killed(ending.signal)
         self._delivery.close()
         if self._delivery.redirect:
             self._follow(now)
@@ -344,7 +347,7 @@ class Exchange:
         self.outcome.redirects += 1
         self.outcome.status = 0
         self._part_with_script()
-        self._process = self._script = None
+        self._process = None
         try:
             self._begin(msgspec.structs.replace(request, variables=variables, length=0), now)
         except RequestError as error:
@@ -409,9 +412,10 @@ class Exchange:
 
     def _over_limit(self, limit: str) -> None:
         """Give up on a script that has all the time it may take behind it, whatever it or its descendants do."""
-        script, process = self._script, self._process
-        if not script or not process or process.asked_at is not None or (process.ending and not process.talks):
+        process = self._process
+        if not process or process.asked_at is not None or (process.ending and not process.talks):
             return
+        script = process.script
         if limit == "begin":
             raise refusals.begins_late(script.name, script.first_byte)
         raise refusals.ends_late(script.name, script.total, self.outcome.redirects)
@@ -459,12 +463,6 @@ class Exchange:
                 process.signal(SIGKILL)
             process.close()
             self.outcome.ending = None if process.ending is UNKNOWN else process.ending
-        self._make_room()
-
-    def _make_room(self) -> None:
-        """Let the mount have its next request: before this one's client can ask again."""
-        if self._script and self._script.slot:
-            self._script.slot.release()
 
 
 @dataclass(frozen=True, slots=True)

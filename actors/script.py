@@ -53,7 +53,7 @@ class Script(msgspec.Struct, frozen=True):
     redirect: Literal["internal", "accel", "302"] = "internal"
     persistent: bool = False
     warm: bool = False
-    #: Taken by the handler, to be released when the request ends (:class:`slots.Slot`).
+    #: Taken by the handler; :class:`Process` gives it back (:class:`slots.Slot`).
     slot: Any = None
 
 
@@ -114,7 +114,7 @@ class Process:
 
     __slots__ = (
         "_child", "_group", "_inbox", "_input", "_output", "_pidfd", "_wide",
-        "asked_at", "ending", "pending", "pid",
+        "asked_at", "ending", "pending", "pid", "script",
     )  # fmt: skip
 
     def __init__(
@@ -126,6 +126,7 @@ class Process:
         caller's thread must have its own working directory (``linux.own_working_directory``).
         """
         self._inbox = inbox
+        self.script = script
         self.ending: Ending | None = None
         #: When it was asked to end (seconds, monotonic).
         self.asked_at: float | None = None
@@ -250,13 +251,19 @@ class Process:
         """Read nothing more from it."""
         self._output = self._close(self._output)
 
+    def make_room(self) -> None:
+        """Let the mount have its next request."""
+        if self.script.slot:
+            self.script.slot.release()
+
     def close(self) -> None:
-        """Give back every descriptor."""
+        """Give back every descriptor, and its place in the mount."""
         if self._input >= 0:
             self.close_input()
         if self._output >= 0:
             self.close_output()
         self._forget_exit()
+        self.make_room()
 
     def _forget_exit(self) -> None:
         if self._pidfd >= 0:
