@@ -263,6 +263,7 @@ class ErrorPipe:
     def begin(self, script: str, request_id: str) -> None:
         """From now on ``script`` speaks, for the request of this id."""
         self._script, self._id = f"{script}: ", request_id
+        os.set_blocking(self.fd, True)  # one before may have left it otherwise: it is the same pipe
 
     def end(self) -> None:
         """Log what the script has said; whoever speaks from now on is one that it has left behind."""

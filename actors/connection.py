@@ -22,6 +22,8 @@ _TAKE = int(socket.MSG_DONTWAIT)
 _LOOK = int(socket.MSG_DONTWAIT | socket.MSG_PEEK)
 #: SO_LINGER (socket(7)): what close(2) does to a TCP connection, also when the kernel does it for a dead process.
 _RESET, _END = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
+#: A TCP state (tcp_states.h): the peer has ended its side, and may or may not read on.
+_CLOSE_WAIT = 8
 
 
 class ClientLeft(Exception):
@@ -49,6 +51,7 @@ class Connection:
     #: Bytes of the request that were looked at and not taken.
     _held = 0
     _breaks = False  # a close is a reset
+    _said_all: bool | None = None
     _watched = False
     _non_blocking = False
 
@@ -85,6 +88,12 @@ class Connection:
             else:
                 self._sock.recv(len(data), _TAKE)
         return self.request
+
+    def ask_for_body(self) -> None:
+        """Send what a client may wait for before it sends its body: no part of the response. Raises ClientLeft."""
+        before = self.sent
+        self.send(self.wire.interim())
+        self.sent = before
 
     def first_body(self) -> bytes:
         """The part of the body that came with the head."""
@@ -184,12 +193,22 @@ class Connection:
         mask = select.EPOLLOUT if self.full or (self.pending and not early) else 0
         if more or self.draining or self.request is None:
             mask |= select.EPOLLIN
-        elif not self.missing and not self._holds:
+        elif leaving and not self.missing and not self._holds and not self._has_said_all():
             # A unix peer's end is always reported (EPOLLHUP), that of a TCP peer only so.
             mask |= select.EPOLLRDHUP
         if leaving or self._watched or mask & (select.EPOLLIN | select.EPOLLOUT):
             self._watched = True  # most requests are over before anybody waits for their client
             self._inbox.watch(self._sock.fileno(), mask, source)
+
+    def _has_said_all(self) -> bool:
+        """Whether a TCP client ended its side right behind its request: it may well wait for the answer.
+
+        Whoever does so later has left. So this is asked as soon as it matters, and then known.
+        """
+        if self._said_all is None:
+            state = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+            self._said_all = state[0] == _CLOSE_WAIT
+        return self._said_all
 
     def finish(self) -> None:
         """The response is complete: close in a way that lets the client read it.

@@ -30,8 +30,13 @@ class Deadlines:
         return self._timer is not None
 
     def limit(self, begin: float, end: float, now: float) -> None:
-        """Give the response ``begin`` seconds to begin, the script ``end`` seconds in all; 0 is no limit."""
-        self._begin_at, self._end_at = now + (begin or inf), now + (end or inf)
+        """Give the response ``begin`` seconds to begin, and all scripts of the request ``end``; 0 is no limit.
+
+        A script that takes the place of another has what is left of the latter.
+        """
+        self._begin_at = now + (begin or inf)
+        if self._end_at == inf:
+            self._end_at = now + (end or inf)
 
     def begun(self) -> None:
         """The response has begun."""

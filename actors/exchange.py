@@ -15,7 +15,7 @@ Here is what happens when, and how long it may take; what happens to the bytes i
 
 import select
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 from signal import SIGKILL
@@ -30,7 +30,7 @@ from pyemperor.actors.deadlines import Deadlines
 from pyemperor.actors.delivery import Delivery
 from pyemperor.actors.intake import Intake
 from pyemperor.actors.outcome import Outcome, named
-from pyemperor.actors.script import LOOK, Process, Ready, Script, Spawn
+from pyemperor.actors.script import LOOK, UNKNOWN, Process, Ready, Script, Spawn
 from pyemperor.actors.wires import Request, Wire
 from pyemperor.protocol.errors import RequestError
 from pyemperor.protocol.redirects import redirected
@@ -66,7 +66,6 @@ class Errors(Protocol):
 class Exchange:
     """Serves one accepted connection; :meth:`handle` returns True when it is over."""
 
-    _script: Script | None = None
     _process: Process | None = None
     _settled = False  # it takes long enough that the client may leave
     _drains = False  # the client was given its time to drain
@@ -77,7 +76,7 @@ class Exchange:
         inbox: Inbox,
         sock: socket.SocketType,
         wire: Wire,
-        handlers: "dict[int, Handler]",
+        handlers: Mapping[int, Handler],
         errors: Errors,
         null: int,
         head_timeout: float,
@@ -154,7 +153,9 @@ class Exchange:
         return False
 
     def _heard(self, mask: int) -> Iterable[object]:
-        return (Gone(self),) if self._client.left(mask) else (Ready.CLIENT,)
+        # What it has sent before it left is read first: it may be all of the body.
+        left = self._client.left(mask) and not (mask & select.EPOLLIN and self._wants_body)
+        return (Gone(self),) if left else (Ready.CLIENT,)
 
     # ---- the client -------------------------------------------------------------------------------------
 
@@ -186,16 +187,20 @@ class Exchange:
                 self._progress(now)
             else:
                 self._begin(request, now)
-        elif client.wire.takes_chunks:
-            client.send(client.wire.interim())
+        elif client.wire.announced:
+            self.outcome.request = client.wire.announced
+            client.ask_for_body()
             self._progress(now)
 
     def _body_here(self, now: float) -> None:
         request, process = self._client.request, self._process
         if request and self._intake.keeps:
             self._begin(request, now)
-        elif process and not process.talks:
-            self._end_of_output(process, now)
+        elif process:
+            self._settled = False  # from now on, whoever has said all may say so by ending its side
+            self._time.go_on(now, SETTLED)
+            if not process.talks:
+                self._end_of_output(process, now)
 
     @property
     def _wants_body(self) -> bool:
@@ -231,11 +236,17 @@ class Exchange:
         unfed = client.missing > 0 and (self._process is None or self._process.listens)
         served = (delivery.answered or (delivery.complete and not unfed)) and not client.pending
         delivery.give_up()
-        if not served and client.request and not outcome.problem:
+        if not served and outcome.request and not outcome.problem:
             outcome.problem = f"the client left{' inside the body of its request' * unfed}: {why}"
-            outcome.status = outcome.status or 499
-            if unfed or not (self._script and self._script.persistent):
+            if delivery.unsent:
+                outcome.status = 499
+            if unfed or not self._persistent:
                 self._end_script(now)
+
+    @property
+    def _persistent(self) -> bool:
+        """Whether a script may go on that nobody hears."""
+        return self._process is not None and self._process.script.persistent
 
     def _begin_to_drain(self, now: float) -> None:
         """The client has got everything, and has little time to say what nobody hears."""
@@ -248,7 +259,6 @@ class Exchange:
 
     def _run(self, script: Script, request: Request, now: float) -> None:
         outcome = self.outcome
-        self._script = script
         outcome.script = script.name
         stdin = None if request.length else self._null
         process = Process(self._inbox, script, stdin=stdin, stderr=self._errors.fd, warm=self._warm)
@@ -270,11 +280,12 @@ class Exchange:
         process = self._process
         if process is None or not process.talks:
             return
-        if self._delivery.pump():
-            self._progress(now)
-        if self._delivery.begun:
+        delivery = self._delivery
+        if delivery.pump() and (self._client.open or self._persistent):
+            self._progress(now)  # what nobody hears is none
+        if delivery.begun:
             self._time.begun()
-        if not process.talks:
+        if not process.talks or (process.ending and delivery.redirect):
             self._end_of_output(process, now)
 
     # ---- the end ----------------------------------------------------------------------------------------
@@ -304,7 +315,7 @@ class Exchange:
         elif process.asked_at is not None:
             process.close_output()
             self._time.wait(process.insist(now), now)
-        elif not process.talks:
+        elif not process.talks or self._delivery.redirect:
             self._conclude(now)
         else:
             self._time.wait(self._patience, now)
@@ -316,9 +327,9 @@ class Exchange:
         assert self._process is not None
         ending = self._process.ending
         if ending:
-            self._make_room()
-        if ending and ending.signal:
-            raise refusals.script_killed(ending.signal)
+            self._process.make_room()  # before this one's client can ask again
+            if ending.code < 0:
+                raise refusals.script_killed(ending.signal)
         self._delivery.close()
         if self._delivery.redirect:
             self._follow(now)
@@ -336,7 +347,7 @@ class Exchange:
         self.outcome.redirects += 1
         self.outcome.status = 0
         self._part_with_script()
-        self._process = self._script = None
+        self._process = None
         try:
             self._begin(msgspec.structs.replace(request, variables=variables, length=0), now)
         except RequestError as error:
@@ -348,6 +359,7 @@ class Exchange:
         """Answer with the error if nothing was sent yet; cut the response otherwise. End the script."""
         if not self.outcome.problem:
             self.outcome.problem, self.outcome.remedy = str(error), error.remedy
+        self.outcome.request = self.outcome.request or self._client.wire.announced
         self._delivery.refuse(error, self._variable(b"SERVER_PROTOCOL"), bodiless=self._bodiless)
         self._end_script(now)
 
@@ -388,7 +400,7 @@ class Exchange:
             self._delivery.prompt = False
             self._time.go_on(now, SETTLED)
             return
-        self._settled = True
+        self._settled = self._process is not None
         self._look_for_end(now)
         if limit := self._time.over(now):
             self._over_limit(limit)
@@ -400,12 +412,13 @@ class Exchange:
 
     def _over_limit(self, limit: str) -> None:
         """Give up on a script that has all the time it may take behind it, whatever it or its descendants do."""
-        script, process = self._script, self._process
-        if not script or not process or process.asked_at is not None or (process.ending and not process.talks):
+        process = self._process
+        if not process or process.asked_at is not None or (process.ending and not process.talks):
             return
+        script = process.script
         if limit == "begin":
             raise refusals.begins_late(script.name, script.first_byte)
-        raise refusals.ends_late(script.name, script.total)
+        raise refusals.ends_late(script.name, script.total, self.outcome.redirects)
 
     def _overdue(self, now: float) -> None:
         """Nothing moved for long enough: give up on whoever it waited for."""
@@ -427,8 +440,10 @@ class Exchange:
             self._conclude(now)
         elif self._wants_body and (process.listens or delivery.early):
             raise refusals.body_late(client.missing, silence)
-        else:
+        elif client.open:
             raise refusals.script_silent(self.outcome.script, silence)
+        else:
+            raise refusals.script_lingers(self.outcome.script, silence)
 
     # ---- what is given back -----------------------------------------------------------------------------
 
@@ -447,13 +462,7 @@ class Exchange:
             if process.reap() is None:
                 process.signal(SIGKILL)
             process.close()
-            self.outcome.ending = process.ending
-        self._make_room()
-
-    def _make_room(self) -> None:
-        """Let the mount have its next request: before this one's client can ask again."""
-        if self._script and self._script.slot:
-            self._script.slot.release()
+            self.outcome.ending = None if process.ending is UNKNOWN else process.ending
 
 
 @dataclass(frozen=True, slots=True)

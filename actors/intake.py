@@ -25,7 +25,7 @@ class Intake:
         """Keep the body until all of it is here; raises RequestError without room for it."""
         self._kept = Spool()
         self._put(self._kept, self._client.first_body())
-        self._client.send(self._client.wire.interim())
+        self._client.ask_for_body()
 
     def begin(self, process: Process) -> bool:
         """Give ``process`` what is here of the body; True when it took something."""
@@ -34,7 +34,7 @@ class Intake:
             process.pending, self._kept = self._kept, None
         taken = self.feed(self._client.first_body())
         if self._client.missing:
-            self._client.send(self._client.wire.interim())
+            self._client.ask_for_body()
         return taken
 
     @property

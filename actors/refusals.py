@@ -107,7 +107,12 @@ def cannot_run(name: str, file: str, error: OSError) -> RequestError:
 
 
 def script_killed(number: int) -> ScriptError:
-    """It did not end by itself, so nobody knows whether it had said all."""
+    """It did not end by itself (0: who knows), so nobody knows whether it had said all."""
+    if not number:
+        return ScriptError(
+            "nobody knows how the script ended: its warm interpreter died with it",
+            remedy="out of memory? See dmesg",
+        )
     return ScriptError(f"the script was killed by {signal_name(number)}", remedy=_WHY_KILLED.get(number, ""))
 
 
@@ -115,6 +120,15 @@ def script_silent(name: str, silence: float) -> ScriptError:
     """Nothing moved for ``silence`` seconds, and it was the script's turn."""
     return ScriptError(
         f"{name} was silent for {silence:g} s and was ended",
+        status=504,
+        remedy="raise `cgi-timeout` if it may take that long",
+    )
+
+
+def script_lingers(name: str, silence: float) -> ScriptError:
+    """It has been answered for ``silence`` seconds, and goes on: silently, or talking to nobody."""
+    return ScriptError(
+        f"{name} still ran {silence:g} s after its answer and was ended",
         status=504,
         remedy="raise `cgi-timeout` if it may take that long",
     )
@@ -129,10 +143,11 @@ def begins_late(name: str, seconds: float) -> ScriptError:
     )
 
 
-def ends_late(name: str, seconds: float) -> ScriptError:
-    """It did not end in time, whatever it did."""
+def ends_late(name: str, seconds: float, redirects: int) -> ScriptError:
+    """It did not end in time, whatever it did, or those that led to it have left too little."""
+    together = f", {redirects} local redirect{'s' * (redirects > 1)} included," if redirects else ""
     return ScriptError(
-        f"{name} did not end within {seconds:g} s and was ended",
+        f"{name} did not end within {seconds:g} s{together} and was ended",
         status=504,
         remedy="raise `cgi-total-timeout` or `harakiri`",
     )

@@ -53,7 +53,7 @@ class Script(msgspec.Struct, frozen=True):
     redirect: Literal["internal", "accel", "302"] = "internal"
     persistent: bool = False
     warm: bool = False
-    #: Taken by the handler, to be released when the request ends (:class:`slots.Slot`).
+    #: Taken by the handler; :class:`Process` gives it back (:class:`slots.Slot`).
     slot: Any = None
 
 
@@ -66,17 +66,21 @@ class Ending(msgspec.Struct, frozen=True):
     peak: int
 
 
+#: Of a script whose template took its exit status along.
+UNKNOWN = Ending(-1, 0, 0.0, 0)
+
+
 class Child(Protocol):
     """A script that was not started by exec: ``fd`` is readable when :meth:`reap` has something to say.
 
-    Its exit is a wait status, CPU seconds and peak memory in bytes.
+    Its exit is a wait status (None: nobody knows), CPU seconds and peak memory in bytes (wait4(2)).
     """
 
     pid: int
 
     @property
     def fd(self) -> int: ...
-    def reap(self) -> tuple[int, float, int] | None: ...
+    def reap(self) -> tuple[int | None, float, int] | None: ...
     def close(self) -> None: ...
 
 
@@ -110,7 +114,7 @@ class Process:
 
     __slots__ = (
         "_child", "_group", "_inbox", "_input", "_output", "_pidfd", "_wide",
-        "asked_at", "ending", "pending", "pid",
+        "asked_at", "ending", "pending", "pid", "script",
     )  # fmt: skip
 
     def __init__(
@@ -122,6 +126,7 @@ class Process:
         caller's thread must have its own working directory (``linux.own_working_directory``).
         """
         self._inbox = inbox
+        self.script = script
         self.ending: Ending | None = None
         #: When it was asked to end (seconds, monotonic).
         self.asked_at: float | None = None
@@ -246,13 +251,19 @@ class Process:
         """Read nothing more from it."""
         self._output = self._close(self._output)
 
+    def make_room(self) -> None:
+        """Let the mount have its next request."""
+        if self.script.slot:
+            self.script.slot.release()
+
     def close(self) -> None:
-        """Give back every descriptor."""
+        """Give back every descriptor, and its place in the mount."""
         if self._input >= 0:
             self.close_input()
         if self._output >= 0:
             self.close_output()
         self._forget_exit()
+        self.make_room()
 
     def _forget_exit(self) -> None:
         if self._pidfd >= 0:
@@ -308,8 +319,11 @@ class Process:
         """How the script ended; None while it runs. Never blocks."""
         if self.ending is None and (found := self._child.reap() if self._child else _wait(self.pid)):
             status, cpu, peak = found
-            code = os.waitstatus_to_exitcode(status)
-            self.ending = Ending(max(code, -1), max(-code, 0), cpu, peak)
+            if status is None:
+                self.ending = UNKNOWN
+            else:
+                code = os.waitstatus_to_exitcode(status)
+                self.ending = Ending(max(code, -1), max(-code, 0), cpu, peak)
             self._forget_exit()
         return self.ending
 

@@ -45,8 +45,8 @@ class Wire(Protocol):
     headers: tuple[tuple[bytes, bytes], ...]
     #: What came behind the head once the request is there: the body's start, or all of a body in chunks.
     leftover: bytes
-    #: The head is complete, and the request will be once the last chunk of its body is here.
-    takes_chunks: bool
+    #: What the head says, while a body in chunks is on its way: the request follows when its last chunk is here.
+    announced: Request | None
 
     def feed(self, data: bytes) -> Request | None:
         """Take bytes; the request, once it can be served. Raises RequestError."""
@@ -117,7 +117,7 @@ class _Wire(ABC):
 
     headers: tuple[tuple[bytes, bytes], ...] = ()
     leftover = b""
-    takes_chunks = False
+    announced: Request | None = None
 
     def __init__(self, chunked_limit: int) -> None:
         self._limit = chunked_limit
@@ -128,7 +128,8 @@ class _Wire(ABC):
             return self._feed_head(data)
         request = self._chunks.feed(data)
         self.leftover = self._chunks.body
-        self.takes_chunks = request is None
+        if request:
+            self.announced = None
         return request
 
     @abstractmethod
@@ -146,6 +147,7 @@ class _Wire(ABC):
         coding = variables[b"HTTP_TRANSFER_ENCODING"]
         if coding.strip().lower() != b"chunked":
             raise RequestError(f"this server does not know the transfer coding {coding[:80]!r}", status=501)
+        self.announced = request
         self._chunks = _Chunks(request, http or _behind_a_head(), self._limit)
         return self.feed(b"" if http else self.leftover)  # h11 keeps what it has not read yet
 
@@ -175,7 +177,7 @@ class UwsgiWire(_Wire):
         return self._request((packet.modifier1, packet.modifier2), packet.vars)
 
     def close(self) -> None:
-        if self.takes_chunks:
+        if self.announced:
             raise _ended()
         self._parser.close()
 

@@ -3,7 +3,7 @@
 import math
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -227,16 +227,17 @@ class Worker(Actor):
         self.stop()
 
 
-def reap_adopted() -> None:
-    """Reap what scripts left to this worker, the subreaper; never a runner's own script.
+def reap_adopted(awaited: Container[int] = ()) -> None:
+    """Reap what scripts left to this worker, the subreaper; never a runner's own script, nor one of ``awaited``.
 
     Orphans become children of the main thread, scripts are those of their runner's thread (__WNOTHREAD, wait4(2)).
     """
     wnothread = 0x20000000
     while True:
         try:
-            pid, _ = os.waitpid(-1, os.WNOHANG | wnothread)
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT | wnothread)
+            if found is None or found.si_pid in awaited:
+                return  # its runner reaps it at once, and the next beat those behind it
+            os.waitpid(found.si_pid, os.WNOHANG)
         except ChildProcessError:
-            return
-        if pid == 0:
             return

@@ -6,6 +6,7 @@ import select
 import signal
 import socket
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from loguru import logger
 from setproctitle import setproctitle
@@ -27,7 +28,7 @@ from pyemperor.actors.program import Hands
 from pyemperor.actors.script import Spawn
 from pyemperor.actors.superior import FromParent, ParentLost, Terminated, Upward
 from pyemperor.actors.vassal_master import VassalMaster
-from pyemperor.actors.warm import PRELOAD, Templates
+from pyemperor.actors.warm import PRELOAD, Templates, awaited
 from pyemperor.actors.wear import Memory
 from pyemperor.actors.wires import HttpWire, UwsgiWire, Wire
 from pyemperor.actors.worker import Worker, reap_adopted
@@ -124,7 +125,8 @@ def live_as_worker(
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     with contextlib.ExitStack() as stack:
         warm = stack.enter_context(contextlib.closing(_templates(birth))).spawn if birth.vassal.cgi_warm else None
-        return _run(new_worker(Threads(), birth, upward(link, *_ENDS), listeners, null, reap_adopted, warm))
+        reap = partial(reap_adopted, awaited)
+        return _run(new_worker(Threads(), birth, upward(link, *_ENDS), listeners, null, reap, warm))
 
 
 def _templates(birth: Birth) -> Templates:

@@ -116,8 +116,8 @@ CGI_OPTIONS: tuple[Option, ...] = (
     Option("vassal", "cgi-timeout", TIME, 60.0, "longest silence of a script, then 504", least=0.01),
     Option("vassal", "cgi-first-byte-timeout", TIME, 0.0, "longest time until a script's answer begins, "
            "then 504; 0: no limit but cgi-timeout"),
-    Option("vassal", "cgi-total-timeout", TIME, 0.0, "longest time that a script may take, then 504 or "
-           "a cut answer; 0: no limit"),
+    Option("vassal", "cgi-total-timeout", TIME, 0.0, "longest time that the scripts of a request may take, "
+           "then 504 or a cut answer; 0: no limit"),
     Option("vassal", "cgi-buffer-size", SIZE, 65536, "largest header of a script's answer", least=256),
     Option("vassal", "cgi-do-not-kill-on-error", FLAG, False, "let a script finish when its client has left"),
     Option("vassal", "cgi-concurrency", _CONCURRENCY, (), "requests that a mount serves at a time, in all "

@@ -5,7 +5,7 @@
 the interpreter itself.
 """
 
-from pyemperor.actors.warm.child import Child, Exit
+from pyemperor.actors.warm.child import Child, Exit, awaited
 from pyemperor.actors.warm.templates import PRELOAD, Templates
 
-__all__ = ["PRELOAD", "Child", "Exit", "Templates"]
+__all__ = ["PRELOAD", "Child", "Exit", "Templates", "awaited"]

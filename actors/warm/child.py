@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 import socket
 import struct
 from typing import NamedTuple
@@ -10,10 +11,14 @@ from typing import NamedTuple
 ENDED = struct.Struct("=cidQ")
 
 
-class Exit(NamedTuple):
-    """How a script ended: wait status, CPU seconds, peak memory in bytes (wait4(2))."""
+#: Scripts that a runner waits for: whoever else reaps orphans of this process leaves them alone.
+awaited: set[int] = set()
 
-    status: int
+
+class Exit(NamedTuple):
+    """How a script ended: wait status (None: nobody knows), CPU seconds, peak memory in bytes (wait4(2))."""
+
+    status: int | None
     cpu: float
     peak: int
 
@@ -28,6 +33,7 @@ class Child:
 
     def __init__(self, pid: int, line: socket.socket) -> None:
         self.pid = pid
+        awaited.add(pid)
         self._exit: Exit | None = None
         line.setblocking(False)
         self._line = line
@@ -71,14 +77,25 @@ class Child:
         try:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
         except ChildProcessError:
-            # Another parent inherited it, or the worker's main thread has reaped it.
-            return _UNKNOWN if readable(self._orphan, 0) else None
+            # Its template hangs up before it lets its children go: a zombie will be ours in a moment.
+            return None if self._exists() else _UNKNOWN
         if not pid:
             return None
         return Exit(status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
+    def _exists(self) -> bool:
+        """Whether it runs, or waits to be reaped."""
+        try:
+            signal.pidfd_send_signal(self._orphan, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # it has changed its user
+        return True
+
     def close(self) -> None:
         """Give back every descriptor; the script goes on."""
+        awaited.discard(self.pid)
         self._wait.close()
         self._line.close()
         if self._orphan >= 0:
@@ -86,8 +103,8 @@ class Child:
             self._orphan = -1
 
 
-#: Its template died before it, and somebody else took its status.
-_UNKNOWN = Exit(0, 0.0, 0)
+#: Its template reaped it, and died before it could say so.
+_UNKNOWN = Exit(None, 0.0, 0)
 
 
 def readable(fd: int, seconds: float) -> bool:

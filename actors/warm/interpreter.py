@@ -1,5 +1,6 @@
 """One template process, as its worker sees it: started, asked for forks, never waited for without a deadline."""
 
+import contextlib
 import errno
 import marshal
 import os
@@ -160,7 +161,8 @@ class Template:
     def kill(self) -> None:
         """End it now; its scripts live on."""
         self.close()
-        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # the worker reaps what it does not know
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def wait_until_gone(self, seconds: float) -> bool:
         """Wait until it has ended, at most for ``seconds``."""
@@ -172,7 +174,7 @@ class Template:
             if os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG) is None:
                 return False
         except ChildProcessError:
-            pass  # the worker reaps what it does not know
+            pass  # the worker has done so
         os.close(self._pidfd)
         return True
 

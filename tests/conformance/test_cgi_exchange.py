@@ -20,6 +20,7 @@ from tests.support import (
     packet,
     pids,
     read_to_end,
+    serving,
     timed,
     variables,
 )
@@ -223,6 +224,20 @@ def test_stdin_closed_at_once(site: Site) -> None:
 def test_a_flood_on_stderr_first(site: Site) -> None:
     script = "head -c 1000000 /dev/zero | tr '\\0' x >&2; printf 'Content-Type: text/plain\\n\\nanswer'"
     assert site.uwsgi(site.script("noisy.cgi", script), MEGABYTE).text == "answer"
+
+
+def test_a_script_that_does_not_wait_on_stderr_does_not_make_others_so(tmp_path: Path) -> None:
+    """All scripts of a runner have the same pipe there, and O_NONBLOCK is the pipe's (open(2))."""
+    (tmp_path / "cgi").mkdir()
+    text = '[[vassal]]\nname = "one"\nsocket = "one.sock"\ncgi = "/cgi-bin=cgi"'
+    with serving(tmp_path, text) as server:
+        site = Site(server, tmp_path / "cgi", tmp_path / "one.sock")
+        hello = "print('Content-Type: text/plain\\n\\nhello')"
+        hasty = site.script("hasty.cgi", f"{PYTHON}import os; os.set_blocking(2, False); {hello}")
+        flood = site.script("flood.cgi", f"{PYTHON}import sys; sys.stderr.write('x' * 1000000); {hello}")
+        assert site.uwsgi(hasty).text == "hello\n"
+        assert site.uwsgi(flood).text == "hello\n"
+        assert site.logged(flood)["exit"] == 0
 
 
 # ---- §6 the response ------------------------------------------------------------------------------------

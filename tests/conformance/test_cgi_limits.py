@@ -5,6 +5,7 @@ Also what each request leaves behind in the log: RFC 3875 is silent there, and w
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,6 +114,15 @@ def test_redirects_in_a_circle_end(limits: Site) -> None:
     answer = limits.uwsgi(path)
     assert answer.status == 500
     assert "in circles" in limits.logged(path)["problem"]
+
+
+def test_scripts_that_redirect_share_the_time_of_the_request(limits: Site) -> None:
+    """cgi-total-timeout and harakiri are limits of a request, whoever works at it."""
+    path = limits.script("stages.cgi", "sleep 0.15; printf 'Location: /cgi-bin/stages.cgi\\n\\n'")
+    answer, seconds = timed(lambda: limits.uwsgi(path))
+    assert (answer.status, answer.cut) == (504, False)
+    assert re.search("did not end within 0.8 s, [2-5] local redirects included, and was ended", answer.text)
+    assert 0.8 <= seconds < 1.4
 
 
 def test_a_local_redirect_to_what_we_do_not_have_is_the_web_servers(limits: Site) -> None:

@@ -7,8 +7,10 @@ holds a core.
 import os
 import resource
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +38,7 @@ socket = "hasty.sock"
 http-socket = "127.0.0.1:${port}"
 cgi = "/cgi-bin=cgi"
 cgi-timeout = 0.6
+threads = 2
 [[vassal]]
 name = "patient"
 socket = "patient.sock"
@@ -192,6 +195,83 @@ def test_a_client_that_leaves_the_second_script_is_a_499(hasty: Site) -> None:
     assert hasty.logged(path)["status"] == 499
 
 
+def test_a_client_that_was_sent_nothing_is_a_499(hasty: Site) -> None:
+    """Also where the script had said how its response begins: a redirect that was to be followed."""
+    path = hasty.script("stays.cgi", "echo stays $$ >&2; printf 'Location: /cgi-bin/x\\n\\n'; sleep 0.5")
+    with connect(hasty.socket) as sock:
+        sock.sendall(packet(path))
+        pids(hasty, "stays")
+        hasty.uwsgi(hasty.script("pause.cgi", f"sleep 0.1; {HELLO}"))
+    assert hasty.logged(path)["status"] == 499
+
+
+def test_a_descendant_that_holds_stdout_does_not_hold_a_redirect(patient: Site) -> None:
+    """Whatever it may say, nothing of it would be sent."""
+    target = patient.script("target.cgi", HELLO)
+    path = patient.script("parent.cgi", f"sleep 30 & echo heir $! >&2; printf 'Location: {target}\\n\\n'")
+    answer, seconds = timed(lambda: patient.uwsgi(path))
+    assert (answer.status, answer.text) == (200, "hello")
+    assert seconds < 1
+    os.kill(pids(patient, "heir")[0], signal.SIGKILL)
+
+
+def test_a_client_that_left_behind_a_whole_body_has_sent_it(server: Server, patient: Site) -> None:
+    """cgi-do-not-kill-on-error: its end comes together with the rest of the body, which is not lost."""
+    path = patient.script("takes.cgi", "echo takes $$ >&2; wc -c >&2; echo took it >&2")
+    (worker,) = server.workers("patient")
+    with connect(patient.socket) as sock:
+        sock.sendall(packet(path, method="POST", length=1000) + bytes(500))
+        (script,) = pids(patient, "takes")
+        os.kill(worker, signal.SIGSTOP)
+        sock.sendall(bytes(500))
+    os.kill(worker, signal.SIGCONT)
+    assert gone(script)
+    server.wait_for(event="stderr", message=lambda text: text.endswith("took it"))
+    record = patient.logged(path)
+    assert (record["status"], record["exit"]) == (499, 0)
+
+
+def test_a_body_in_chunks_that_breaks_off_has_a_name_in_the_log(hasty: Site) -> None:
+    path = hasty.script("chunks.cgi", HELLO)
+    with connect(hasty.address("http")) as sock:
+        sock.sendall(http_request(path, method="POST", Transfer_Encoding="chunked") + b"5\r\nhal")
+        sock.shutdown(socket.SHUT_WR)
+        assert read_to_end(sock).status == 400
+    assert hasty.logged(path)["problem"] == "the connection ended inside the request"
+
+
+# ---- a client that has said all -------------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("sends", ["nothing", "a body", "a slow body", "chunks"])
+def test_a_client_that_ends_its_side_behind_its_request_is_answered(hasty: Site, wire: str, sends: str) -> None:
+    """It may well read on: `printf ... | nc -N` does. Nobody can know before the answer is there."""
+    path = hasty.script("count.cgi", "sleep 0.2; printf 'Content-Type: text/plain\\n\\n'; exec wc -c")
+    size = 0 if sends == "nothing" else 100_000
+    body = bytes(size)
+    uwsgi: dict[str, Any]
+    http: dict[str, Any]
+    if sends == "chunks":
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (size, body)
+        uwsgi, http = {"HTTP_TRANSFER_ENCODING": "chunked"}, {"Transfer_Encoding": "chunked"}
+    else:
+        uwsgi, http = {"CONTENT_LENGTH": str(size)}, {"Content_Length": str(size)}
+    head = {
+        "uwsgi": packet(path, method="POST", **uwsgi),
+        "http": http_request(path, method="POST", **http),
+    }[wire]
+    with connect(hasty.address(wire)) as sock:
+        sock.sendall(head + body[:20])
+        if sends == "a slow body":  # the script runs, and has been seen to run
+            hasty.uwsgi(hasty.script("pause.cgi", f"sleep 0.1; {HELLO}"))
+        sock.sendall(body[20:])
+        sock.shutdown(socket.SHUT_WR)
+        answer = read_to_end(sock)
+    assert (answer.status, answer.cut) == (200, False)
+    assert int(answer.text) == size
+
+
 # ---- who holds a core -----------------------------------------------------------------------------------
 
 
@@ -223,6 +303,21 @@ def test_a_descendant_that_nobody_hears_holds_no_core(patient: Site) -> None:
     path = patient.script("whole.cgi", f"printf 'Content-Length: 5\\n\\nhello'; {CHATTER}")
     assert patient.uwsgi(path).text == "hello"
     assert patient.logged(path)["status"] == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "problem"),
+    [("HEAD", "still ran 0.6 s after its answer"), ("GET", "more than its Content-Length")],
+)
+def test_a_script_that_talks_to_nobody_for_ever_holds_no_core(hasty: Site, method: str, problem: str) -> None:
+    """Its client has all that there is for it: what comes now is no sign of progress."""
+    head = "Content-Type: text/plain\\n" + ("Content-Length: 5\\n" if method == "GET" else "")
+    path = hasty.script(
+        f"on-{method}.cgi", f"echo {method} $$ >&2; printf '{head}\\nhello'; while echo more; do sleep 0.05; done"
+    )
+    assert hasty.uwsgi(path, method=method).status == 200
+    assert gone(pids(hasty, method)[0])
+    assert problem in hasty.logged(path)["problem"]
 
 
 # ---- without descriptors --------------------------------------------------------------------------------

@@ -11,20 +11,29 @@ import os
 import re
 import select
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from pyemperor.actors.actor import EpollInbox
+from pyemperor.actors.cgi_runner import ErrorPipe
+from pyemperor.actors.exchange import Exchange
 from pyemperor.actors.linux import become_subreaper
-from pyemperor.actors.warm import Child, Templates, interpreter
+from pyemperor.actors.script import Script
+from pyemperor.actors.warm import Child, Templates, awaited, interpreter
 from pyemperor.actors.warm.shebang import named
+from pyemperor.actors.wires import UwsgiWire
+from pyemperor.actors.worker import reap_adopted
+from pyemperor.protocol.uwsgi import encode_packet
 
 PATIENCE = 15.0
 ENVIRONMENT = {b"PATH": b"/usr/bin:/bin", b"LANG": b"C.UTF-8", b"GATEWAY_INTERFACE": b"CGI/1.1"}
@@ -162,6 +171,7 @@ class running:
         while (exit := self.child.reap()) is None:
             assert readable(self.child.fd), "the script does not end"
         assert self.child.reap() == exit
+        assert exit.status is not None
         return exit.status
 
 
@@ -698,10 +708,126 @@ def test_a_script_outlives_its_template(own: Place) -> None:
     assert readable(child.fd)
     exit = child.reap()
     assert exit is not None
+    assert exit.status is not None
     assert os.waitstatus_to_exitcode(exit.status) == 42
     assert exit.peak > 1 << 20
     child.close()
     os.close(theirs[0])
+
+
+def test_the_exit_status_of_an_orphan_is_its_runners(own: Place) -> None:
+    """It ends while its template hangs, and is a zombie of the worker's before its runner has heard of it."""
+    become_subreaper()
+    script = own.script("import sys; sys.exit(int(sys.stdin.read()))")
+    assert own.templates.wait_until_up(script, PATIENCE)
+    stdin = os.pipe2(os.O_CLOEXEC)
+    child = own.templates.spawn(script, stdin[0], 1, 2)
+    template = only(own.templates)
+    os.kill(template.pid, signal.SIGSTOP)
+    os.write(stdin[1], b"42")
+    for fd in stdin:
+        os.close(fd)
+    pidfd = os.pidfd_open(child.pid)
+    assert readable(pidfd)
+    os.close(pidfd)
+    os.kill(template.pid, signal.SIGKILL)
+    assert template.wait_until_gone(PATIENCE)
+    reap_adopted(awaited)  # as the worker does, now and then
+    exit = child.reap()
+    assert exit is not None
+    assert exit.status is not None
+    assert os.waitstatus_to_exitcode(exit.status) == 42
+    child.close()
+    assert child.pid not in awaited
+
+
+class Parent:
+    """Stands for a template: has a child that exits with 42, and obeys one word after the other.
+
+    ``reap`` it, ``hang`` up its line, ``leave``.
+    """
+
+    def __init__(self) -> None:
+        become_subreaper()
+        line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.process = subprocess.Popen(
+            [sys.executable, "-ISc", self.LIFE, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        theirs.close()
+        self.child = Child(int(self.heard()), line)
+
+    LIFE = (
+        "import os, sys\n"
+        "pid = os.fork() or os._exit(42)\n"
+        "os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)\n"
+        "print(pid, flush=True)\n"
+        "for word in sys.stdin:\n"
+        "    if word == 'reap\\n': os.wait()\n"
+        "    elif word == 'hang\\n': os.close(int(sys.argv[1]))\n"
+        "    else: break\n"
+        "    print(word, flush=True)\n"
+    )
+
+    def heard(self) -> bytes:
+        assert self.process.stdout is not None
+        assert readable(self.process.stdout.fileno())
+        return self.process.stdout.readline()
+
+    def say(self, word: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{word}\n".encode())
+        self.process.stdin.flush()
+        self.heard()
+
+    def leave(self) -> None:
+        self.process.communicate(b"leave\n", timeout=PATIENCE)
+
+    def __enter__(self) -> "Parent":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self.child.close()
+
+
+def test_a_zombie_of_a_template_that_dies_has_not_ended_yet() -> None:
+    """The kernel closes a process's descriptors before it gives its children to another parent."""
+    with Parent() as parent:
+        parent.say("hang")
+        assert readable(parent.child.fd)
+        assert parent.child.reap() is None
+        parent.leave()
+        exit = parent.child.reap()
+        assert exit is not None
+        assert exit.status is not None
+        assert os.waitstatus_to_exitcode(exit.status) == 42
+
+
+def test_a_status_that_died_with_the_template_is_not_made_up() -> None:
+    """A script of whose end nobody knows was not answered in full, and has no exit code in the log."""
+    with Parent() as parent, closing(EpollInbox()) as inbox, closing(ErrorPipe(inbox, lambda *_: None)) as errors:
+        ours, theirs = socket.socketpair()
+        sock = socket.SocketType(theirs.family, theirs.type, 0, theirs.detach())
+        script = Script(b"/x", (b"/x",), {}, b"/", "x", PATIENCE, warm=True)
+        handlers = {9: lambda _: script}
+        exchange = Exchange(
+            inbox, sock, UwsgiWire(4096), handlers, errors, 0, PATIENCE, warm=lambda *_: parent.child
+        )
+        parent.say("reap")
+        parent.say("hang")
+        ours.settimeout(PATIENCE)
+        ours.sendall(encode_packet([(b"REQUEST_METHOD", b"GET")], modifier1=9))
+        over = exchange.start(time.monotonic())
+        while not over:
+            over = exchange.handle(inbox.get().message, time.monotonic())
+        with closing(ours):
+            assert ours.recv(4096).startswith(b"HTTP/1.1 502 ")
+    assert exchange.outcome.problem.startswith("nobody knows how the script ended")
+    assert exchange.outcome.ending is None
 
 
 def test_templates_end_with_whoever_started_them(own: Place) -> None:

@@ -79,6 +79,8 @@ def test_expect_100_continue(site: Site) -> None:
         sock.sendall(body)
         answer = read_to_end(sock)
     assert answer.text == hashlib.sha256(body).hexdigest()
+    record = site.server.wait_for(event="request", uri=path, method="POST")
+    assert record["rsize"] == len(answer.body)  # what went before the response is none of it
 
 
 def test_no_100_for_a_request_that_is_refused(site: Site) -> None:

@@ -18,7 +18,9 @@ from pyemperor.actors.delivery import Delivery
 from pyemperor.actors.intake import Intake
 from pyemperor.actors.outcome import Outcome
 from pyemperor.actors.script import Process, Script
+from pyemperor.actors.slots import Slots
 from pyemperor.actors.wires import Request, UwsgiWire
+from pyemperor.protocol.errors import RequestError
 from pyemperor.protocol.uwsgi import encode_packet
 
 PATIENCE = 15.0
@@ -92,6 +94,17 @@ def test_a_script_that_writes_as_fast_as_it_is_read_does_not_keep_its_reader(
     assert len(client.pending) < 1 << 20
     ended(process)
     client.close()
+
+
+def test_a_script_that_cannot_be_started_holds_no_slot(inbox: EpollInbox, tmp_path: Path) -> None:
+    slots = Slots(bytes(tmp_path), 1)
+    script = Script(bytes(tmp_path / "missing"), (b"x",), {}, b"/", "/test", 60.0, slot=slots.take())
+    assert slots.take() is None
+    with pytest.raises(RequestError, match="cannot be started"):
+        Process(inbox, script, stdin=None, stderr=2)
+    slot = slots.take()
+    assert slot
+    slot.release()
 
 
 def test_a_timer_is_set_anew_when_patience_becomes_less(inbox: EpollInbox) -> None:

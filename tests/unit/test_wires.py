@@ -69,7 +69,7 @@ def test_a_chunked_body_is_taken_where_the_front_says_its_length() -> None:
     wire = UwsgiWire(65535)
     assert fed(wire, encode_packet([*pairs, (b"CONTENT_LENGTH", b"8")]) + b"5\r\nhello").length == 8
     assert wire.leftover == b"5\r\nhello"
-    assert not wire.takes_chunks
+    assert wire.announced is None
 
 
 def test_a_body_that_is_still_in_chunks_gets_its_length() -> None:
@@ -77,10 +77,10 @@ def test_a_body_that_is_still_in_chunks_gets_its_length() -> None:
     wire = UwsgiWire(65535)
     packet = encode_packet(pairs, modifier1=5, modifier2=7)
     assert wire.feed(packet + b"5\r\nhel") is None
-    assert wire.takes_chunks
+    assert wire.announced
     variables = {b"REQUEST_METHOD": b"POST", b"PATH_INFO": b"/a", b"CONTENT_LENGTH": b"8"}
     assert wire.feed(b"lo\r\n3;x=y\r\nyou\r\n0\r\nT: u\r\n\r\nbehind") == Request(5, 7, variables, 8)
-    assert (wire.leftover, wire.takes_chunks) == (b"helloyou", False)
+    assert (wire.leftover, bool(wire.announced)) == (b"helloyou", False)
 
 
 def test_other_codings_are_unknown() -> None:
@@ -225,7 +225,7 @@ def test_100_continue_is_asked_for_before_the_first_chunk(tcp: socket.socket) ->
     wire = HttpWire(tcp)
     assert wire.interim() == b""
     assert wire.feed(CHUNKED % b"Expect: 100-continue\r\n") is None
-    assert wire.takes_chunks
+    assert wire.announced
     assert wire.interim().startswith(b"HTTP/1.1 100 ")
     assert wire.interim() == b""
     assert fed(wire, b"1\r\nx\r\n0\r\n\r\n").length == 1
