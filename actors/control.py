@@ -1,7 +1,7 @@
 """The Emperor's ear: an actor of its own that listens at the control socket, asks the Emperor, and answers.
 
-It waits for clients and for the Emperor at the same time, and nobody waits for it: who says nothing in time,
-too much, or nothing that makes sense, loses the connection, and nobody else notices.
+It waits for clients and for the Emperor at the same time, and nobody waits for it. Who says too much, or nothing
+that makes sense, is told so.
 """
 
 import os
@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import pykka
 from loguru import logger
-from pykka._envelope import Envelope
 
 from pyemperor.actors import administration as asked
-from pyemperor.actors.actor import Actor, Mail, System
-from pyemperor.actors.clock import Timer
+from pyemperor.actors.actor import Mail
+from pyemperor.actors.reception import Reception, Visitor
 from pyemperor.protocol import control
 from pyemperor.protocol.errors import LinkError
 from pyemperor.protocol.escapes import encodable
@@ -27,10 +25,6 @@ from pyemperor.protocol.report import suggest
 
 #: Connections at a time; most of them wait for a reload.
 MOST = 64
-#: Seconds in which a request must be here, and in which an answer must be taken.
-_DEADLINE = 5.0
-#: Seconds without accepting, when there are no descriptors left.
-_PAUSE = 1.0
 _CHUNK = 65536
 _CREDENTIALS = struct.Struct("iII")  # pid, uid, gid: unix(7), SO_PEERCRED
 
@@ -59,54 +53,13 @@ class _Over:
     outcomes: Sequence[asked.Outcome]
 
 
-@dataclass(frozen=True, slots=True)
-class _Late:
-    """A client took too long."""
+class Control(Reception):
+    """Serves the control socket for the Emperor; its own user and root may ask."""
 
-    client: "_Client"
-
-
-@dataclass(frozen=True, slots=True)
-class _Acceptable:
-    """A connection waits."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Resume:
-    """Try again to accept."""
-
-
-class Control(Actor):
-    """Serves the listening socket ``sock`` for the Emperor; its own user and root may ask.
-
-    The socket stays its owner's: it is neither made nor closed here.
-    """
-
-    def __init__(
-        self,
-        system: System,
-        emperor: pykka.ActorRef[Any],
-        sock: socket.socket,
-        owner: pykka.ActorRef[Any] | None = None,
-    ) -> None:
-        super().__init__(system, owner)
-        self._emperor = emperor
-        self._sock = sock
-        self._clients: set[_Client] = set()
-
-    def on_start(self) -> None:
-        self._sock.setblocking(False)
-        self._listen()
-
-    def _listen(self) -> None:
-        self.actor_inbox.watch(self._sock.fileno(), select.EPOLLIN, lambda _: (_Acceptable(),))
+    place = "control socket"
 
     def handle(self, message: Any, now: float) -> None:
         match message:
-            case _Acceptable():
-                self._accept()
-            case _Resume():
-                self._listen()
             case _Heard():
                 mail = Mail(lambda statuses: self.actor_ref.tell(_Known(message, statuses)))
                 self._ask(message.client, asked.Status(), mail)
@@ -114,32 +67,21 @@ class Control(Actor):
                 self._serve(heard.client, heard.request, statuses)
             case _Over(client=client, outcomes=outcomes):
                 client.answer(_outcomes(outcomes))
-            case _Late(client=client):
-                client.close()
+            case _:
+                super().handle(message, now)
 
-    def _accept(self) -> None:
-        try:
-            sock, _ = self._sock.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self.actor_inbox.unwatch(self._sock.fileno())
-            self.after(_PAUSE, _Resume())
-            logger.warning("control socket: {}; next try in {:g} s", error.strerror, _PAUSE)
-            return
-        client = _Client(self, sock, self._clients)
+    def welcome(self, sock: socket.socket) -> None:
+        client = _Client(self, sock)
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         pid, uid, _ = _CREDENTIALS.unpack(credentials)
         if uid not in (0, os.geteuid()):
             logger.warning("control socket: refused process {} of user {}", pid, uid)
             client.answer(control.Refusal("only root and the Emperor's own user may ask", "try it with sudo"))
-        elif len(self._clients) > MOST:
+        elif len(self.visitors) > MOST:
             client.answer(control.Refusal(f"{MOST} others are being served", "try again later"))
 
     def _ask(self, client: "_Client", message: object, reply_to: Mail | None = None) -> None:
-        if self._emperor.is_alive():
-            self._emperor.actor_inbox.put(Envelope(message, reply_to=reply_to))
-        else:
+        if not self.ask(message, reply_to):
             client.answer(control.Refusal("the Emperor is ending"))
 
     def _serve(self, client: "_Client", request: control.Request, statuses: Any) -> None:
@@ -177,42 +119,23 @@ class Control(Actor):
             case control.Absolve():
                 self._ask(client, asked.Absolve(names[encodable(request.name)], over))
 
-    def on_stop(self) -> None:
-        self.actor_inbox.unwatch(self._sock.fileno())
-        for client in list(self._clients):
-            client.close()
-
-    def on_failure(self, *_: object) -> None:
-        self.on_stop()  # whoever waits for an answer is not to wait for ever
-
-
 def _outcomes(outcomes: Sequence[asked.Outcome]) -> control.Outcomes:
     return control.Outcomes(tuple(control.Done(one.name, one.ok, one.reason) for one in outcomes))
 
 
-class _Client:
+class _Client(Visitor):
     """One connection: a request comes, an answer goes. ``keep`` leaves it open after the answer."""
 
-    def __init__(self, owner: Control, sock: socket.socket, among: "set[_Client]") -> None:
-        sock.setblocking(False)
+    def __init__(self, control: Control, sock: socket.socket) -> None:
+        super().__init__(control, sock)
         self.keep = False
-        self._owner = owner
-        self._sock = sock
-        self._among = among
         self._read = b""
-        self._unsent = b""
         self._asked = False
-        self._deadline: Timer | None = owner.after(_DEADLINE, _Late(self))
-        among.add(self)
-        self._watch(select.EPOLLIN)
+        self.watch(select.EPOLLIN)
 
-    def _watch(self, mask: int) -> None:
-        self._owner.actor_inbox.watch(self._sock.fileno(), mask, self._ready)
-
-    def _ready(self, mask: int) -> Iterable[object]:
+    def ready(self, mask: int) -> Iterable[object]:
         if self._unsent and mask & select.EPOLLOUT:
-            self._send()
-            return ()
+            return super().ready(mask)
         if self._asked:
             self.close()  # it is gone
             return ()
@@ -232,9 +155,7 @@ class _Client:
         return self._complete(line)
 
     def _complete(self, line: bytes) -> Iterable[object]:
-        self._asked = True
-        self._rest()
-        self._watch(0)  # what else it says is not read, only that it goes
+        self._await_end()
         try:
             if len(line) > control.MAX_REQUEST:
                 raise LinkError(f"a request has at most {control.MAX_REQUEST} bytes")
@@ -243,42 +164,18 @@ class _Client:
             self.answer(control.Refusal(str(error)))
             return ()
 
-    def _rest(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+    def _await_end(self) -> None:
+        self._asked = True
+        self.rest()
+        self.watch(0)  # what else it says is not read, only that it goes
 
     def answer(self, answer: control.Answer) -> None:
         """Send ``answer``, as the client reads it, and close."""
-        if self._sock.fileno() < 0:
-            return
         self._asked = True
-        self._unsent = control.encode(answer)
-        self._rest()
-        self._deadline = self._owner.after(_DEADLINE, _Late(self))
-        self._send()
+        self.send(control.encode(answer))
 
-    def _send(self) -> None:
-        try:
-            sent = self._sock.send(self._unsent, socket.MSG_NOSIGNAL)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self.close()
-            return
-        self._unsent = self._unsent[sent:]
-        if self._unsent:
-            self._watch(select.EPOLLOUT)
-        elif self.keep:
-            self._rest()
-            self._watch(0)
+    def sent(self) -> None:
+        if self.keep:
+            self._await_end()
         else:
             self.close()
-
-    def close(self) -> None:
-        """End the connection."""
-        self._rest()
-        self._among.discard(self)
-        if self._sock.fileno() >= 0:
-            self._owner.actor_inbox.unwatch(self._sock.fileno())
-            self._sock.close()

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loguru import logger
 
-from pyemperor.actors import control as actor
+from pyemperor.actors import reception
 from pyemperor.actors.actor import Actor, Threads
 from pyemperor.actors.administration import Absolve, Outcome, Reload, Status, Stop, VassalStatus
 from pyemperor.actors.control import MOST, Control
@@ -238,7 +238,7 @@ def test_garbage_is_refused_in_words(palace: Palace, line: bytes, problem: str) 
 def test_who_says_nothing_or_half_of_it_loses_the_connection(
     palace: Palace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(actor, "_DEADLINE", 0.1)
+    monkeypatch.setattr(reception, "_DEADLINE", 0.1)
     with palace.connect() as silent, palace.connect() as slow:
         slow.sendall(b'{"command":')
         assert silent.recv(1) == b""
