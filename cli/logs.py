@@ -1,11 +1,12 @@
 """The log of a process: where loguru's records, those of other libraries and the requests become lines."""
 
+import contextlib
 import errno
 import logging
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Any
 
@@ -120,6 +121,22 @@ _opened: str | None = None
 def _inherited() -> LogFileOptions | None:
     text = os.environ.get(_FILE)
     return msgspec.json.decode(text, type=LogFileOptions) if text else None
+
+
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Let nothing that is logged be heard, also not in the file that was inherited; stderr is put back."""
+    inherited = os.environ.pop(_FILE, None)
+    with contextlib.ExitStack() as stack:
+        if inherited is not None:
+            stack.callback(os.environ.__setitem__, _FILE, inherited)
+        stderr = os.dup(2)
+        stack.callback(os.close, stderr)
+        stack.callback(os.dup2, stderr, 2)
+        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        stack.callback(os.close, null)
+        os.dup2(null, 2)
+        yield
 
 
 def open_log(birth: Birth) -> None:
