@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 from pyemperor.protocol.errors import ConfigError, Problem
+from pyemperor.protocol.options import EmperorOptions, placed
 
 
 @contextlib.contextmanager
@@ -13,6 +14,15 @@ def blaming(option: str, value: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise problem(option, f"{value}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def placing(options: EmperorOptions) -> Iterator[None]:
+    """Add to the problems of the Emperor's options the file and line where they stand."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(*(placed(one, options.places) for one in error.problems)) from None
 
 
 def problem(option: str, found: str, remedy: str = "") -> ConfigError:

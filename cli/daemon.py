@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
 from pyemperor.actors.actor import Inbox
-from pyemperor.cli.blame import blaming, problem
+from pyemperor.cli.blame import blaming, placing, problem
 from pyemperor.cli.control_socket import control_socket
 from pyemperor.cli.identity import Identity, identity_of
 from pyemperor.cli.log_file import why_not
@@ -65,10 +65,12 @@ def settled(options: EmperorOptions, *, level: str = "INFO") -> Iterator[Settled
     With ``daemonize`` the caller's process does not return from here: it waits until the other one is up, and
     exits 0, or says what was wrong and exits 1. Raises ConfigError, each with the name of the option.
     """
-    identity = identity_of(options.uid, options.gid, options.add_gid, initgroups=not options.no_initgroups)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(placing(options))
+        identity = identity_of(options.uid, options.gid, options.add_gid, initgroups=not options.no_initgroups)
         pids = stack.enter_context(contextlib.closing(_PidFiles(options, identity)))
         parent = stack.enter_context(into_background()) if _background(options) else None
+        stack.enter_context(placing(options))  # once more: who waits at the terminal hears it as it is here
         if options.umask is not None:
             os.umask(options.umask)
         _start_log(options, level)

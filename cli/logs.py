@@ -111,7 +111,10 @@ def _log_file(birth: Birth | None, actor: str, file: LogFileOptions | None) -> t
         if birth is None and own is not None:
             raise
         # What was inherited still goes to the right file; it is only not followed.
-        return None, f"logto = {own.path}: {error.strerror}; logging goes on here" if own else ""
+        if own is None or birth is None:
+            return None, ""
+        option = "logto2" if birth.vassal.logto2 else "logto"
+        return None, f"{birth.vassal.problem(option, own.path)}: {error.strerror}; logging goes on here"
 
 
 #: The path of what :func:`open_log` has opened in this process.

@@ -132,8 +132,10 @@ def test_17_a_broken_reload_costs_nothing(emperor: Capital) -> None:
 def test_18_mending_the_file_ends_the_wait(emperor: Capital) -> None:
     """18. uWSGI (#1148): a fixed file still waits for its throttle. Better: a change starts at once."""
     begun = emperor.now
-    emperor.write("mended", "chdir = /nowhere\n")
-    emperor.said("vassal mended .*: .*/nowhere", begun)
+    file = emperor.write("mended", "chdir = /nowhere\n")
+    emperor.said("unloyal bad behaving vassal found: mended", begun)
+    why = f"{file}:4: chdir: /nowhere: No such file or directory (make the folder, or name another one)"
+    assert emperor.status("mended").reason.startswith(f"{why}; next start ")
     emperor.write("mended")
     emperor.said("vassal mended is ready", begun)
     assert emperor.get("mended").status == 200
@@ -147,6 +149,29 @@ def test_39_a_slip_of_the_pen_is_told_with_what_was_meant(emperor: Capital) -> N
     assert f"{file}:4: vaccum: unknown option, has no effect (did you mean vacuum?)" in emperor.said(
         "vaccum", begun
     )
+
+
+def test_a_folder_that_comes_late_is_waited_for(emperor: Capital) -> None:
+    """A disk that is mounted after the Emperor has started: as in uWSGI, nobody has to be told."""
+    begun = emperor.now
+    late = emperor.folder / "late"
+    emperor.write("late", f"chdir = {late}\n")
+    emperor.said(f"vassal late ended: .*late.ini:4: chdir: {late}: No such file", begun)
+    late.mkdir()
+    emperor.said("vassal late is ready to accept requests", begun)
+    assert emperor.get("late").status == 200
+
+
+def test_an_address_that_cannot_be_had_is_named_with_its_line(emperor: Capital) -> None:
+    """The second of two sockets, and who it is to belong to: each is found where it stands."""
+    begun = emperor.now
+    file = emperor.write("far", "http-socket = 192.0.2.1:8080\n")
+    line = emperor.said("vassal far is refused", begun)
+    assert f"{file}:4: http-socket: cannot listen at 192.0.2.1:8080: Cannot assign requested address" in line
+    assert "(write an address of this machine, or 0.0.0.0 for all of them)" in line
+    file = emperor.write("given", "chown-socket = no-such-user\n")
+    line = emperor.said("vassal given is refused", begun)
+    assert f"{file}:4: chown-socket: there is no user or group no-such-user (create it" in line
 
 
 # ---- options of uWSGI's that do something else there --------------------------------------------------------
