@@ -46,7 +46,7 @@ from pyemperor.cli.vassal_reader import VassalReader, empty_mounts
 from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.frames import encode
 from pyemperor.protocol.messages import Trace
-from pyemperor.protocol.options import EmperorOptions, Vassal
+from pyemperor.protocol.options import EmperorOptions, Vassal, placed
 from pyemperor.protocol.scenario import Scenario
 
 #: sysexits.h: a defect of ours ended the Emperor; the masters finish what they accepted, and end.
@@ -164,7 +164,8 @@ def source_of(uri: str, options: EmperorOptions) -> Source:
     kind, separator, _ = uri.partition("://")
     if separator and kind not in ("dir", "glob"):
         found = f"there is no imperial monitor {kind}://"
-        raise ConfigError(Problem("command line", 0, "emperor", found, "dir://FOLDER or glob://PATTERN"))
+        unknown = Problem("command line", 0, "emperor", found, "dir://FOLDER or glob://PATTERN")
+        raise ConfigError(placed(unknown, options.places, options.emperor.index(uri)))
     endings = (*EXTENSIONS, *options.emperor_extra_extension)
     return VassalFiles(uri, VassalReader(options), endings, nofollow=options.emperor_nofollow)
 

@@ -64,7 +64,7 @@ def test_without_it_the_fork_server_is_cold_and_no_worse() -> None:
 
 
 def test_the_log_of_a_daemon_does_not_hear_of_it(tmp_path: Path) -> None:
-    """The fork server inherits the file of ``daemonize`` by name, and would open it in the middle of its warm-up."""
+    """The fork server inherits the file of ``daemonize`` by name, and would open it in its warm-up."""
     log = tmp_path / "emperor.log"
     prepare = f"""
 os.environ["PYEMPEROR_LOG_FILE"] = '{{"path": "{log}"}}'
