@@ -405,6 +405,7 @@ class Exchange:
             return
         if limit == "begin":
             raise refusals.begins_late(script.name, script.first_byte)
+        self.outcome.harakiri = True
         raise refusals.ends_late(script.name, script.total)
 
     def _overdue(self, now: float) -> None:

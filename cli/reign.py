@@ -20,6 +20,7 @@ import pykka
 from loguru import logger
 from setproctitle import setproctitle
 
+from pyemperor import __version__
 from pyemperor.actors.actor import Threads
 from pyemperor.actors.administration import Absolve, Reload, RenewWorkers, Status
 from pyemperor.actors.clock import monotonic
@@ -200,6 +201,9 @@ def _rule(
         emperor.accompany("control socket", lambda _: Control.start(Threads(), ref, sock, owner=ref))
     if stats is not None:
         Stats.start(Threads(), ref, stats, scenario.emperor, time.time)
+    if sources:
+        watched = ", ".join(scenario.emperor.emperor)
+        logger.bind(actor="emperor", event="reign").info("PyEmperor {} watches {}", __version__, watched)
     process.up_with(inbox)
     emperor.run_here()
     if monitor is not None:

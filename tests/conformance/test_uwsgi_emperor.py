@@ -245,6 +245,22 @@ def test_45_what_is_said_before_there_is_a_log_is_the_emperors(emperor: Capital)
     emperor.said("GET /cgi/hello", begun)
 
 
+@pytest.mark.parametrize("own", ["", "log-format = %(uri) %(status)\n"], ids=["uwsgi's", "own"])
+def test_harakiri_is_said_in_the_words_that_are_looked_for(emperor: Capital, own: str) -> None:
+    """uWSGI core/master_checks.c; also where log-format says how requests are logged. The worker lives on."""
+    begun = emperor.now
+    emperor.start("late", f"harakiri = 0.2\n{own}")
+    assert emperor.get("late", "hold").status == 504
+    stamp = r"^\w{3} \w{3} .{16} - "
+    line = emperor.said(stamp + r"\*\*\* HARAKIRI ON WORKER 1 \(pid: \d+, try: 1\) \*\*\*$", begun)
+    pid = int(line.partition("pid: ")[2].partition(",")[0])
+    emperor.said("^late: GET /cgi/hold: .* did not end within 0.2 s and was ended .raise .*harakiri", begun)
+    os.kill(pid, 0)
+    assert emperor.get("late").status == 200
+    (emperor.vassals / "late.ini").unlink()
+    emperor.said("removed uwsgi instance late", begun)
+
+
 def test_52_an_emperor_in_a_vassal_says_what_to_write(emperor: Capital) -> None:
     """52. uWSGI: a vassal with ``emperor`` is an Emperor below the Emperor. Here: one Emperor, several folders."""
     begun = emperor.now
