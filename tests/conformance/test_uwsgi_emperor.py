@@ -252,7 +252,7 @@ def test_harakiri_is_said_in_the_words_that_are_looked_for(emperor: Capital, own
     emperor.start("late", f"harakiri = 0.2\n{own}")
     assert emperor.get("late", "hold").status == 504
     stamp = r"^\w{3} \w{3} .{16} - "
-    line = emperor.said(stamp + r"\*\*\* HARAKIRI ON WORKER 1 \(pid: \d+, try: 1\) \*\*\*$", begun)
+    line = emperor.said(stamp + r"\*\*\* HARAKIRI ON WORKER [12] \(pid: \d+, try: 1\) \*\*\*$", begun)
     pid = int(line.partition("pid: ")[2].partition(",")[0])
     emperor.said("^late: GET /cgi/hold: .* did not end within 0.2 s and was ended .raise .*harakiri", begun)
     os.kill(pid, 0)
