@@ -62,6 +62,8 @@ _SWEEP = 5.0
 _LONGEST = 86400.0
 #: Seconds beyond their own mercy that workers without a master get.
 _SLACK = 2.0
+#: The first number that no user or group has: (uid_t) -1.
+_NOBODY = 2**32 - 1
 _EX_CONFIG, _EX_UNAVAILABLE = 78, 69
 #: The Emperor's signal to kill everything at once. It is ignored by default: one that comes early does no harm.
 AT_ONCE = signal.SIGURG
@@ -370,13 +372,14 @@ def _settle_in(birth: Birth) -> None:
         _become(vassal.owner)
     _schedule(birth)
     if (user or vassal.gid) and not vassal.owner:
-        gid = _group(vassal) if vassal.gid else user.pw_gid if user else os.getegid()
+        name, uid, gid = user or ("", os.geteuid(), os.getegid())
+        if vassal.gid:
+            gid = _group(vassal)
         if os.geteuid() == 0:
-            os.initgroups(user.pw_name, gid) if user else os.setgroups([gid])
+            os.initgroups(name, gid) if name else os.setgroups([gid])
             os.setgid(gid)
-            if user:
-                os.setuid(user.pw_uid)
-        elif (user and user.pw_uid != os.geteuid()) or gid != os.getegid():
+            os.setuid(uid)
+        elif (uid, gid) != (os.geteuid(), os.getegid()):
             option = "uid" if user else "gid"
             found = "only root can run a vassal as another user"
             raise LookupError(vassal.problem(option, found, "remove uid and gid, or start PyEmperor as root"))
@@ -421,11 +424,15 @@ def _become(owner: Owner) -> None:
     os.setresuid(owner.uid, owner.uid, owner.uid)
 
 
-def _user(vassal: Vassal) -> pwd.struct_passwd:
+def _user(vassal: Vassal) -> tuple[str, int, int]:
+    """Name, id and group; a number may be nobody's, who then has the group of the same number."""
     name = vassal.uid
     try:
-        return pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+        user = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+        return user.pw_name, user.pw_uid, user.pw_gid
     except KeyError:
+        if name.isdigit() and int(name) < _NOBODY:
+            return "", int(name), int(name)
         found = f"there is no user {name}"
         raise LookupError(vassal.problem("uid", found, "create it, or name another one")) from None
 
@@ -433,7 +440,10 @@ def _user(vassal: Vassal) -> pwd.struct_passwd:
 def _group(vassal: Vassal) -> int:
     name = vassal.gid
     try:
-        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+        gid = int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+        if gid >= _NOBODY:
+            raise KeyError(gid)
+        return gid
     except KeyError:
         found = f"there is no group {name}"
         raise LookupError(vassal.problem("gid", found, "create it, or name another one")) from None

@@ -162,6 +162,19 @@ def test_a_folder_that_comes_late_is_waited_for(emperor: Capital) -> None:
     assert emperor.get("late").status == 200
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_a_user_may_be_a_number_that_nobody_has(emperor: Capital) -> None:
+    """As in uWSGI, and as containers have it; its group is the one of the same number unless ``gid`` says so."""
+    begun = emperor.now
+    emperor.start("number", "uid = 43210\n")
+    status = Path(f"/proc/{emperor.status('number').pids[0]}/status").read_text()
+    ids = [line.split()[1:] for line in status.splitlines() if line.startswith(("Uid:", "Gid:", "Groups:"))]
+    assert ids == [["43210"] * 4, ["43210"] * 4, ["43210"]]
+    file = emperor.write("number", "uid = 43210\ngid = 99999999999\n")
+    emperor.said(f"vassal number generation 2 failed: {file}:5: gid: there is no group 99999999999", begun)
+    file.unlink()
+
+
 def test_an_address_that_cannot_be_had_is_named_with_its_line(emperor: Capital) -> None:
     """The second of two sockets, and who it is to belong to: each is found where it stands."""
     begun = emperor.now
