@@ -62,8 +62,6 @@ _SWEEP = 5.0
 _LONGEST = 86400.0
 #: Seconds beyond their own mercy that workers without a master get.
 _SLACK = 2.0
-#: The first number that no user or group has: (uid_t) -1.
-_NOBODY = 2**32 - 1
 _EX_CONFIG, _EX_UNAVAILABLE = 78, 69
 #: The Emperor's signal to kill everything at once. It is ignored by default: one that comes early does no harm.
 AT_ONCE = signal.SIGURG
@@ -431,7 +429,7 @@ def _user(vassal: Vassal) -> tuple[str, int, int]:
         user = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
         return user.pw_name, user.pw_uid, user.pw_gid
     except KeyError:
-        if name.isdigit() and int(name) < _NOBODY:
+        if name.isdigit():
             return "", int(name), int(name)
         found = f"there is no user {name}"
         raise LookupError(vassal.problem("uid", found, "create it, or name another one")) from None
@@ -440,10 +438,7 @@ def _user(vassal: Vassal) -> tuple[str, int, int]:
 def _group(vassal: Vassal) -> int:
     name = vassal.gid
     try:
-        gid = int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
-        if gid >= _NOBODY:
-            raise KeyError(gid)
-        return gid
+        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
     except KeyError:
         found = f"there is no group {name}"
         raise LookupError(vassal.problem("gid", found, "create it, or name another one")) from None

@@ -3,6 +3,7 @@
 import errno
 import grp
 import ipaddress
+import os
 import pwd
 import select
 import socket
@@ -76,24 +77,28 @@ class SocketVault:
         held = [bound for other in sharing for bound in self._bounds(other) if bound.is_found()]
         bounds: list[_Bound] = []
         self._claims[claim] = vassal.name, bounds
+        ours = {claim, *sharing}
         try:
             for address in vassal.addresses:
                 fits = (b for b in held if b.address == address and b.owner == vassal.owner)
                 kept = next((b for b in fits if b not in bounds), None)
+                # Not even tried: to find out whether somebody listens there is to knock, which wakes who sleeps.
+                if kept is None and self._rival(address, ours):
+                    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
                 bounds.append(kept or _bind(address, vassal, _backlog(vassal)))
             for bound in bounds:
                 address = bound.address
                 if bound in held:
                     bound.settle(vassal)
         except (OSError, ValueError, OverflowError) as error:  # the latter two of values that no call takes
-            rival = self._rival(address, {claim, *sharing})
+            rival = self._rival(address, ours)
             self.release(claim)
             raise ConfigError(_problem(address, vassal, error, rival)) from None
 
     def _rival(self, address: Address, ours: Container[str]) -> str:
         """The vassal that has the address already; "" when it is none of ours."""
         for claim, (name, bounds) in self._claims.items():
-            if claim not in ours and any(bound.address == address for bound in bounds):
+            if claim not in ours and any(b.is_found() and b.address.collides(address) for b in bounds):
                 return name
         return ""
 
