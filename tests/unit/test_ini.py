@@ -353,3 +353,23 @@ def test_a_byte_order_mark_is_no_character() -> None:
 def test_what_was_read_is_known() -> None:
     files = {"app.ini": "[uwsgi]\ninclude = b.yml\n", "b.yml": "uwsgi:\n  a: 1\n"}
     assert loaded(files).files == ("/etc/app.ini", "/etc/b.yml")
+
+
+def test_a_comment_behind_a_section_is_told_with_what_to_write(tmp_path: Path) -> None:
+    """uWSGI takes it for a section of another name, in which nothing is looked for."""
+    file = tmp_path / "app.ini"
+    file.write_text("[uwsgi] ; ours\nsocket = a\ncgi = b\n[uwsgi]\nsocket = a\ncgi = b\n")
+    with pytest.raises(ConfigError) as caught:
+        read_vassal(str(file))
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.found) == (1, "[uwsgi] ; ours has no closing bracket")
+    assert problem.remedy == "write [uwsgi]"
+
+
+def test_a_verb_that_is_none_is_told_with_those_that_are(tmp_path: Path) -> None:
+    file = tmp_path / "app.ini"
+    file.write_text("[uwsgi]\nsocket = a\ncgi = b\nhook-as-user = frobnicate:x\n")
+    with pytest.raises(ConfigError) as caught:
+        read_vassal(str(file))
+    (problem,) = caught.value.problems
+    assert "no verb 'frobnicate': known: append, " in problem.remedy
