@@ -145,10 +145,11 @@ def test_18_mending_the_file_ends_the_wait(emperor: Capital) -> None:
 def test_39_a_slip_of_the_pen_is_told_with_what_was_meant(emperor: Capital) -> None:
     """39. uWSGI: a misspelt option is a placeholder, and silently has no effect. Better: a warning says which."""
     begun = emperor.now
-    file = emperor.start("slip", "vaccum = true\n")
+    file = emperor.start("slip", "vaccum = true\nmaster = true\n")
     assert f"{file}:4: vaccum: unknown option, has no effect (did you mean vacuum?)" in emperor.said(
         "vaccum", begun
     )
+    assert emperor.count("slip.*master: ", begun) == 0, "which is always so, and nobody's mistake"
 
 
 def test_a_folder_that_comes_late_is_waited_for(emperor: Capital) -> None:
