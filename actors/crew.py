@@ -100,6 +100,9 @@ class Crew(Overseer):
         #: By id, when it became ready, and its last heartbeat.
         self._ready_at: dict[str, float] = {}
         self._beats: dict[str, Beat] = {}
+        #: Who was once below the limits of memory; whether it was said that these are too low.
+        self._light: set[str] = set()
+        self._warned = False
         #: Requests of those that are gone.
         self._served = 0
         self._disbanding = False
@@ -204,6 +207,7 @@ class Crew(Overseer):
         if beat := self._beats.pop(child, None):
             self._served += beat.requests
         self._ready_at.pop(child, None)
+        self._light.discard(child)
         self._workforce.down(child)
 
     def child_gone(self, child: str) -> None:
@@ -281,11 +285,22 @@ class Crew(Overseer):
 
     def _weigh(self) -> None:
         for id, pid in self._pids():
-            if exceeded := excess(self._vassal, self._gauges.memory(pid)):
-                if exceeded.evil:
-                    self._evict(id, exceeded.why)
-                else:
-                    self._when_old_enough(id, exceeded.why)
+            exceeded = excess(self._vassal, self._gauges.memory(pid))
+            if exceeded is None:
+                self._light.add(id)
+            elif exceeded.evil:
+                self._evict(id, exceeded.why)
+            elif id in self._light or self._has_served(id):
+                self._when_old_enough(id, exceeded.why)
+            elif not self._warned:
+                # uWSGI weighs a worker when it has served: its successor would be no lighter.
+                self._warned = True
+                text = f"a worker that has served nothing is replaced for no memory: {exceeded.why}; raise it"
+                self.journal.log("WARNING", text, self._now)
+
+    def _has_served(self, id: str) -> bool:
+        """Whether its last heartbeat said so."""
+        return id in self._beats and self._beats[id].requests > 0
 
     def _pids(self) -> Iterable[tuple[str, int]]:
         children = ((id, self.child(id)) for id in self._workforce.serving)

@@ -281,7 +281,7 @@ class Emperor(Realm):
             return
         self._quitting = True
         self._quit_at = self._now
-        self.journal.log("INFO", f"{why}: stopping every vassal", self._now)
+        self.journal.log("INFO", f"{why}: stopping every vassal", self._now, event="quit")
         self.supervise(self._starting, Shutdown())
         self.halt_all()
         self._finish()

@@ -418,6 +418,7 @@ class Exchange:
         script = process.script
         if limit == "begin":
             raise refusals.begins_late(script.name, script.first_byte)
+        self.outcome.harakiri = True
         raise refusals.ends_late(script.name, script.total, self.outcome.redirects)
 
     def _overdue(self, now: float) -> None:

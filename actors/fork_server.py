@@ -50,7 +50,7 @@ from pyemperor.protocol.messages import (
     NotReady,
     OfficeMessage,
 )
-from pyemperor.protocol.options import Owner
+from pyemperor.protocol.options import Owner, Vassal
 
 #: What a forked process does with its life: its birth, its link, its office (masters) and listening sockets.
 Life = Callable[[Birth, socket.socket, socket.socket | None, list[socket.socket]], int]
@@ -63,7 +63,7 @@ _SWEEP = 5.0
 _LONGEST = 86400.0
 #: Seconds beyond their own mercy that workers without a master get.
 _SLACK = 2.0
-_EX_CONFIG = 78
+_EX_CONFIG, _EX_UNAVAILABLE = 78, 69
 #: The Emperor's signal to kill everything at once. It is ignored by default: one that comes early does no harm.
 AT_ONCE = signal.SIGURG
 
@@ -307,6 +307,10 @@ class ForkServer:
             try:
                 if not birth.privileged:
                     _settle_in(birth)
+                    _go_home(birth.vassal)
+            except _Missing as error:
+                link.send(encode(NotReady(str(error))))  # it may come yet: a disk that is mounted late
+                os._exit(_EX_UNAVAILABLE)
             except (OSError, LookupError) as error:
                 link.send(encode(NotReady(str(error), config=True)))
                 os._exit(_EX_CONFIG)
@@ -365,34 +369,46 @@ def _close_all_but(*spared: int) -> None:
 
 
 def _settle_in(birth: Birth) -> None:
-    """Drop to the vassal's user and group, with the user's supplementary groups (initgroups(3)); umask, chdir.
+    """Drop to the vassal's user and group, with the user's supplementary groups (initgroups(3)); umask.
 
     Raises OSError or LookupError that names the option.
     """
     vassal = birth.vassal
-    user = _user(vassal.uid) if vassal.uid and not vassal.owner else None
+    user = _user(vassal) if vassal.uid and not vassal.owner else None
     if vassal.owner:
         _become(vassal.owner)
     _schedule(birth)
     if (user or vassal.gid or vassal.add_gid) and not vassal.owner:
-        gid = _group("gid", vassal.gid) if vassal.gid else user.pw_gid if user else os.getegid()
-        groups = os.getgrouplist(user.pw_name, gid) if user and not vassal.no_initgroups else [gid]
-        groups += [_group("add-gid", group) for group in vassal.add_gid]
+        name, uid, gid = user or ("", os.geteuid(), os.getegid())
+        if vassal.gid:
+            gid = _group(vassal, "gid", vassal.gid)
+        groups = os.getgrouplist(name, gid) if name and not vassal.no_initgroups else [gid]
+        groups += [_group(vassal, "add-gid", group, index) for index, group in enumerate(vassal.add_gid)]
         if os.geteuid() == 0:
             os.setgroups(list(dict.fromkeys(groups)))
             os.setgid(gid)
-            if user:
-                os.setuid(user.pw_uid)
-        elif (user and user.pw_uid != os.geteuid()) or gid != os.getegid() or vassal.add_gid:
-            reason = "only root can run a vassal as another user; remove uid, gid and add-gid"
-            raise PermissionError(errno.EPERM, reason)
+            os.setuid(uid)
+        elif (uid, gid) != (os.geteuid(), os.getegid()) or vassal.add_gid:
+            option = "uid" if user else "gid" if vassal.gid else "add-gid"
+            found, remedy = "only root can run a vassal as another user", "remove uid, gid and add-gid"
+            raise LookupError(vassal.problem(option, found, f"{remedy}, or start PyEmperor as root"))
     if vassal.umask is not None:
         os.umask(vassal.umask)
+
+
+class _Missing(Exception):
+    """A folder that cannot be entered now."""
+
+
+def _go_home(vassal: Vassal) -> None:
+    """Change to the folder of ``chdir``; raises _Missing."""
     if vassal.chdir:
         try:
             os.chdir(vassal.chdir)
         except OSError as error:
-            raise LookupError(f"chdir: {vassal.chdir}: {error.strerror}") from None
+            found = f"{vassal.chdir}: {error.strerror}"
+            remedy = "make the folder, or name another one"
+            raise _Missing(vassal.problem("chdir", found, remedy)) from None
 
 
 def _schedule(birth: Birth) -> None:
@@ -402,7 +418,7 @@ def _schedule(birth: Birth) -> None:
         try:
             os.setpriority(os.PRIO_PROCESS, 0, vassal.prio)
         except OSError as error:
-            raise LookupError(f"prio: {vassal.prio}: {error.strerror}") from None
+            raise LookupError(vassal.problem("prio", f"{vassal.prio}: {error.strerror}")) from None
     if vassal.cpu_affinity and birth.kind == "worker":
         cpus = sorted(os.sched_getaffinity(0))
         number = min(vassal.cpu_affinity, len(cpus))
@@ -419,15 +435,22 @@ def _become(owner: Owner) -> None:
     os.setresuid(owner.uid, owner.uid, owner.uid)
 
 
-def _user(name: str) -> pwd.struct_passwd:
+def _user(vassal: Vassal) -> tuple[str, int, int]:
+    """Name, id and group; a number may be nobody's, who then has the group of the same number."""
+    name = vassal.uid
     try:
-        return pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+        user = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+        return user.pw_name, user.pw_uid, user.pw_gid
     except KeyError:
-        raise LookupError(f"uid: there is no user {name}") from None
+        if name.isdigit():
+            return "", int(name), int(name)
+        found = f"there is no user {name}"
+        raise LookupError(vassal.problem("uid", found, "create it, or name another one")) from None
 
 
-def _group(option: str, name: str) -> int:
+def _group(vassal: Vassal, option: str, name: str, index: int | None = None) -> int:
     try:
         return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
     except KeyError:
-        raise LookupError(f"{option}: there is no group {name}") from None
+        found = f"there is no group {name}"
+        raise LookupError(vassal.problem(option, found, "create it, or name another one", index)) from None

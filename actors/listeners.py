@@ -3,6 +3,7 @@
 import errno
 import grp
 import ipaddress
+import os
 import pwd
 import select
 import socket
@@ -76,24 +77,28 @@ class SocketVault:
         held = [bound for other in sharing for bound in self._bounds(other) if bound.is_found()]
         bounds: list[_Bound] = []
         self._claims[claim] = vassal.name, bounds
+        ours = {claim, *sharing}
         try:
             for address in vassal.addresses:
                 fits = (b for b in held if b.address == address and b.owner == vassal.owner)
                 kept = next((b for b in fits if b not in bounds), None)
+                # Not even tried: to find out whether somebody listens there is to knock, which wakes who sleeps.
+                if kept is None and self._rival(address, ours):
+                    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
                 bounds.append(kept or _bind(address, vassal, _backlog(vassal)))
             for bound in bounds:
                 address = bound.address
                 if bound in held:
                     bound.settle(vassal)
         except (OSError, ValueError, OverflowError) as error:  # the latter two of values that no call takes
-            rival = self._rival(address, {claim, *sharing})
+            rival = self._rival(address, ours)
             self.release(claim)
             raise ConfigError(_problem(address, vassal, error, rival)) from None
 
     def _rival(self, address: Address, ours: Container[str]) -> str:
         """The vassal that has the address already; "" when it is none of ours."""
         for claim, (name, bounds) in self._claims.items():
-            if claim not in ours and any(bound.address == address for bound in bounds):
+            if claim not in ours and any(b.is_found() and b.address.collides(address) for b in bounds):
                 return name
         return ""
 
@@ -186,22 +191,33 @@ def _id(name: str, look_up: Callable[[str], int]) -> int:
     try:
         return int(name) if name.isascii() and name.isdigit() else look_up(name)
     except KeyError:
-        raise OSError(errno.EINVAL, f"there is no user or group {name!r}") from None
+        raise _NobodyCalled(f"there is no user or group {name}") from None
+
+
+class _NobodyCalled(OSError):
+    """A user or group that there is not."""
 
 
 def _problem(address: Address, vassal: Vassal, error: Exception, rival: str) -> Problem:
-    key = "socket" if address in vassal.socket else "http-socket"
+    if isinstance(error, _NobodyCalled):
+        return vassal.problem("chown-socket", str(error), "create it, or name another one")
+    key, same = ("socket", vassal.socket) if address in vassal.socket else ("http-socket", vassal.http_socket)
+    # Before those of the file stands the one that the Emperor gives.
+    given = len(same) - sum(option == key for option, _, _ in vassal.places)
+    index = same.index(address) - given
     if rival:
         found = f"cannot listen at {address}: vassal {rival} listens there"
-        return Problem(f"vassal {vassal.name}", 0, key, found, remedy="give one of them another address")
+        return vassal.problem(key, found, "give one of them another address", index)
     remedy = {
         errno.EADDRINUSE: "stop the other server, or choose another address",
+        errno.EADDRNOTAVAIL: "write an address of this machine, or 0.0.0.0 for all of them",
+        errno.ENOENT: "make the folder",
         errno.EACCES: "choose a folder (or a port above 1023) that this user may use",
         errno.EPERM: "only root can give a socket to another user",
         errno.EINVAL: "write its number" if address.host else "",
     }.get(getattr(error, "errno", None) or 0, "")
     found = f"cannot listen at {address}: {getattr(error, 'strerror', None) or error}"
-    return Problem(f"vassal {vassal.name}", 0, key, found, remedy=remedy)
+    return vassal.problem(key, found, remedy, index)
 
 
 def _somaxconn() -> int:

@@ -27,6 +27,8 @@ class Outcome(msgspec.Struct):
     remedy: str = ""
     ending: Ending | None = None
     redirects: int = 0
+    #: Whether its script had all the time that it may take (``harakiri``, ``cgi-total-timeout``).
+    harakiri: bool = False
 
 
 def named(request: Request, outcome: Outcome) -> Request:

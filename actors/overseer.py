@@ -307,7 +307,10 @@ class Overseer(Actor):
             case supervision.Waiting(id=name, until=until, cursed=cursed):
                 child = self._children[name]
                 state = State.CURSED if cursed else State.BACKOFF
-                self._enter(child, state, f"next start in {until - self._now:.1f} s")
+                delay = until - self._now
+                self._enter(child, state, f"next start in {delay:.1f} s")
+                # Why it died has been logged; who asks later has not heard it.
+                child.reason = "; ".join(filter(None, (child.ended.detail, f"next start {delay:.1f} s later")))
                 self.child_waits(name, until)
             case supervision.Report():
                 self._report(group, command)

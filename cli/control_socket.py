@@ -10,6 +10,7 @@ from pathlib import Path
 from loguru import logger
 
 from pyemperor.actors.listeners import SocketVault
+from pyemperor.cli.blame import problem
 from pyemperor.cli.identity import Identity
 from pyemperor.cli.pid_file import make_folder
 from pyemperor.protocol.errors import ConfigError
@@ -40,7 +41,7 @@ def control_socket(options: EmperorOptions, identity: Identity | None) -> Iterat
         yield None
         return
     vault = SocketVault()
-    bound = _bind(vault, asked, identity) if asked else _bind_any(vault, options, identity)
+    bound = _bind_asked(vault, asked, identity) if asked else _bind_any(vault, options, identity)
     try:
         yield bound
     finally:
@@ -71,6 +72,13 @@ def _bind_any(vault: SocketVault, options: EmperorOptions, identity: Identity | 
     if problems:
         logger.warning("nobody can ask this Emperor: {} ({})", "; ".join(problems), _REMEDY)
     return None
+
+
+def _bind_asked(vault: SocketVault, path: str, identity: Identity | None) -> socket.socket:
+    try:
+        return _bind(vault, path, identity)
+    except ConfigError as error:
+        raise problem("control-socket", error.problems[0].found, error.problems[0].remedy) from None
 
 
 def _bind(vault: SocketVault, path: str, identity: Identity | None) -> socket.socket:

@@ -14,10 +14,9 @@ from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
 from pyemperor.actors.actor import Inbox
-from pyemperor.cli.blame import blaming, problem
+from pyemperor.cli.blame import blaming, placing
 from pyemperor.cli.control_socket import control_socket
 from pyemperor.cli.identity import Identity, identity_of
-from pyemperor.cli.log_file import why_not
 from pyemperor.cli.log_options import file_of
 from pyemperor.cli.logs import log_to_stderr
 from pyemperor.cli.pid_file import PidFile
@@ -65,10 +64,12 @@ def settled(options: EmperorOptions, *, level: str = "INFO") -> Iterator[Settled
     With ``daemonize`` the caller's process does not return from here: it waits until the other one is up, and
     exits 0, or says what was wrong and exits 1. Raises ConfigError, each with the name of the option.
     """
-    identity = identity_of(options.uid, options.gid, options.add_gid, initgroups=not options.no_initgroups)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(placing(options))
+        identity = identity_of(options.uid, options.gid, options.add_gid, initgroups=not options.no_initgroups)
         pids = stack.enter_context(contextlib.closing(_PidFiles(options, identity)))
         parent = stack.enter_context(into_background()) if _background(options) else None
+        stack.enter_context(placing(options))  # once more: who waits at the terminal hears it as it is here
         if options.umask is not None:
             os.umask(options.umask)
         _start_log(options, level)
@@ -118,11 +119,9 @@ def _background(options: EmperorOptions) -> bool:
 
 def _start_log(options: EmperorOptions, level: str) -> None:
     file = file_of(options)
-    try:
+    option = "daemonize" if options.daemonize else "daemonize2" if options.daemonize2 else "logto"
+    with blaming(option, file.path if file else ""):
         log_to_stderr(options.log_style, level=level, file=file, date=options.log_date)
-    except OSError as error:
-        option = "daemonize" if _background(options) else "logto"
-        raise problem(option, f"{file.path if file else ''}: {why_not(error)}") from None
     if file is not None:
         os.dup2(2, 1)
 

@@ -57,7 +57,7 @@ def _user(name: str) -> tuple[str, int, int]:
     except KeyError:
         if name.isdigit():
             return "", int(name), int(name)
-        raise problem("uid", f"there is no user {name}") from None
+        raise problem("uid", f"there is no user {name}", "create it, or name another one") from None
     return user.pw_name, user.pw_uid, user.pw_gid
 
 
@@ -65,4 +65,4 @@ def _group(option: str, name: str) -> int:
     try:
         return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
     except KeyError:
-        raise problem(option, f"there is no group {name}") from None
+        raise problem(option, f"there is no group {name}", "create it, or name another one") from None

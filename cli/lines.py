@@ -112,6 +112,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cpu: float | None = None
     maxrss: int = 0
     redirects: int = 0
+    harakiri: bool = False
     problem: str = ""
     remedy: str = ""
 
@@ -172,6 +173,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             cpu=round(ending.cpu, 6) if ending else None,
             maxrss=ending.peak if ending else 0,
             redirects=outcome.redirects,
+            harakiri=outcome.harakiri,
             problem=encodable(outcome.problem),
             remedy=encodable(outcome.remedy),
         )

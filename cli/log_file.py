@@ -197,13 +197,6 @@ def open_to_append(file: LogFileOptions, mode: int | None, uid: int = -1, gid: i
     return fd
 
 
-def why_not(error: OSError) -> str:
-    """Why a log file could not be opened, and what to do."""
-    if error.errno == errno.ELOOP:
-        return "a symbolic link, which root does not follow for another user: name the file that it leads to"
-    return error.strerror or str(error)
-
-
 def _already_open(path: str) -> int | None:
     """Our own output once more, if it is what ``path`` leads to: ``/dev/stdout`` is a link everywhere."""
     for fd in (1, 2):

@@ -1,5 +1,6 @@
 """What the options of a vassal or of the Emperor mean for the log: which file, which requests, in which words."""
 
+import os
 from collections.abc import Callable
 
 from pyemperor.actors.outcome import Outcome
@@ -81,6 +82,8 @@ def problem_entry(birth: Birth, outcome: Outcome, now: float) -> Entry:
         actor=birth.actor,
         vassal=birth.vassal.name,
         worker=birth.index,
+        event="harakiri" if outcome.harakiri else "",
+        pid=os.getpid() if outcome.harakiri else 0,
         request_id=encodable(outcome.id),
         message=encodable(f"{what}: {outcome.problem}{remedy}"),
         at=round(now, 6),

@@ -1,11 +1,12 @@
 """The log of a process: where loguru's records, those of other libraries and the requests become lines."""
 
+import contextlib
 import errno
 import logging
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Any
 
@@ -110,7 +111,10 @@ def _log_file(birth: Birth | None, actor: str, file: LogFileOptions | None) -> t
         if birth is None and own is not None:
             raise
         # What was inherited still goes to the right file; it is only not followed.
-        return None, f"logto = {own.path}: {error.strerror}; logging goes on here" if own else ""
+        if own is None or birth is None:
+            return None, ""
+        option = "logto2" if birth.vassal.logto2 else "logto"
+        return None, f"{birth.vassal.problem(option, own.path)}: {error.strerror}; logging goes on here"
 
 
 #: The path of what :func:`open_log` has opened in this process.
@@ -120,6 +124,22 @@ _opened: str | None = None
 def _inherited() -> LogFileOptions | None:
     text = os.environ.get(_FILE)
     return msgspec.json.decode(text, type=LogFileOptions) if text else None
+
+
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Let nothing that is logged be heard, also not in the file that was inherited; stderr is put back."""
+    inherited = os.environ.pop(_FILE, None)
+    with contextlib.ExitStack() as stack:
+        if inherited is not None:
+            stack.callback(os.environ.__setitem__, _FILE, inherited)
+        stderr = os.dup(2)
+        stack.callback(os.close, stderr)
+        stack.callback(os.dup2, stderr, 2)
+        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        stack.callback(os.close, null)
+        os.dup2(null, 2)
+        yield
 
 
 def open_log(birth: Birth) -> None:

@@ -20,6 +20,7 @@ import pykka
 from loguru import logger
 from setproctitle import setproctitle
 
+from pyemperor import __version__
 from pyemperor.actors.actor import Threads
 from pyemperor.actors.administration import Absolve, Reload, RenewWorkers, Status
 from pyemperor.actors.clock import monotonic
@@ -47,7 +48,7 @@ from pyemperor.cli.vassal_reader import RootWarnings, VassalReader, empty_mounts
 from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.frames import encode
 from pyemperor.protocol.messages import Trace
-from pyemperor.protocol.options import EmperorOptions, Vassal
+from pyemperor.protocol.options import EmperorOptions, Vassal, placed
 from pyemperor.protocol.scenario import Scenario
 
 #: sysexits.h: a defect of ours ended the Emperor; the masters finish what they accepted, and end.
@@ -165,7 +166,8 @@ def source_of(uri: str, options: EmperorOptions) -> Source:
     kind, separator, _ = uri.partition("://")
     if separator and kind not in ("dir", "glob"):
         found = f"there is no imperial monitor {kind}://"
-        raise ConfigError(Problem("command line", 0, "emperor", found, "dir://FOLDER or glob://PATTERN"))
+        unknown = Problem("command line", 0, "emperor", found, "dir://FOLDER or glob://PATTERN")
+        raise ConfigError(placed(unknown, options.places, options.emperor.index(uri)))
     endings = (*EXTENSIONS, *options.emperor_extra_extension)
     return VassalFiles(uri, VassalReader(options), endings, nofollow=options.emperor_nofollow)
 
@@ -204,6 +206,9 @@ def _rule(
         emperor.accompany("control socket", lambda: Control.start(Threads(), ref, sock, owner=ref))
     if stats is not None:
         Stats.start(Threads(), ref, stats, scenario.emperor, time.time)
+    if sources:
+        watched = ", ".join(scenario.emperor.emperor)
+        logger.bind(actor="emperor", event="reign").info("PyEmperor {} watches {}", __version__, watched)
     process.up_with(inbox)
     emperor.run_here()
     if monitor is not None:

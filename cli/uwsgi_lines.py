@@ -3,6 +3,7 @@
 What happens here and not in uWSGI (a probe, a back-off, a remedy) is said in plain lines of its manner.
 """
 
+import os
 import re
 
 from pyemperor.cli.lines import Before, Entry, History, Served, called, ctime, strftime
@@ -52,6 +53,8 @@ class Uwsgi:
             problem = printable(f"{served.vassal}: {what}{served.problem}{remedy}") + "\n"
         if not served.method:
             return problem  # nothing that could be called a request
+        if served.harakiri:
+            problem = f"{ctime(int(wall))} - {_harakiri(served.worker, served.pid)}\n{problem}"
         addr, user, method, uri, proto = map(
             printable, (served.addr, served.user, served.method, served.uri, served.proto)
         )
@@ -162,6 +165,12 @@ def _event(entry: Entry, stamp: str) -> list[str]:
             return []
         case "reload":
             return [f"{stamp}[emperor] reload the uwsgi instance {entry.vassal}", f"[emperor] {entry.message}"]
+        case "reign":
+            return ["*** starting uWSGI Emperor ***", f"[emperor] {entry.message}"]
+        case "quit":
+            return ["[emperor] *** RAGNAROK EVOKED ***", f"[emperor] {entry.message}"]
+        case "harakiri":
+            return [f"{stamp}{_harakiri(entry.worker, entry.pid)}", f"{entry.vassal}: {entry.message}"]
         case "loyal":
             return [f"{stamp}[emperor] vassal {entry.vassal} is now loyal"]
         case "buried":
@@ -188,6 +197,11 @@ def _event(entry: Entry, stamp: str) -> list[str]:
     return [f"[{who}] {entry.message}"]
 
 
+def _harakiri(worker: int, pid: int) -> str:
+    """Its words; it kills the worker, and all that the worker serves: here it is the script alone."""
+    return f"*** HARAKIRI ON WORKER {worker} (pid: {pid}, try: 1) ***"
+
+
 def _name(entry: Entry) -> str:
     return f"worker {entry.worker} of {entry.vassal}" if entry.worker else f"vassal {entry.vassal}"
 
@@ -204,4 +218,5 @@ def _preamble(birth: Birth) -> list[str]:
         f"your mercy for graceful operations on workers is {min(whole, each):.0f} seconds",
         f"worker-reload-mercy = {each:.0f} is a worker's ({governs}), reload-mercy = {whole:.0f} the vassal's",
         f"*** Operational MODE: {mode} ***",
+        f"spawned uWSGI master process (pid: {os.getpid()})",
     ]

@@ -16,6 +16,7 @@ from pyemperor.cli.configuration import vassal_and_warnings
 from pyemperor.cli.identity import identity_of
 from pyemperor.protocol.errors import ConfigError, Disowned, Problem
 from pyemperor.protocol.options import EmperorOptions, Owner, Vassal
+from pyemperor.protocol.tables import NEEDLESS
 
 
 class VassalReader:
@@ -64,7 +65,8 @@ class VassalReader:
         vassal, warnings = vassal_and_warnings(path, self._options, reloading=reloading, opened=opened)
         with acting_as(opened.owner):
             empty = empty_mounts(vassal)
-        return vassal, [*map(str, warnings), *empty]
+        # That something is needless here, `check` says: a file that was well for uWSGI is well.
+        return vassal, [*(str(note) for note in warnings if note.found != NEEDLESS), *empty]
 
     # ---- in tyrant mode -----------------------------------------------------------------------------------
 

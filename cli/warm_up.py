@@ -19,7 +19,7 @@ from loguru import logger
 from pyemperor.actors.actor import Actor, EpollInbox, Inbox
 from pyemperor.actors.clock import monotonic
 from pyemperor.actors.linux import receive_fds, send_fds
-from pyemperor.cli.logs import log_to_stderr
+from pyemperor.cli.logs import log_to_stderr, unheard
 from pyemperor.cli.processes import new_master, new_worker, upward
 from pyemperor.protocol.frames import decode, encode
 from pyemperor.protocol.messages import Beat, Birth, Core, Exited, Fork, Forked, OfficeMessage, Ready, Stop
@@ -84,12 +84,7 @@ def _aside() -> Iterator[None]:
         here = os.open(".", os.O_PATH | os.O_CLOEXEC)
         stack.callback(os.close, here)
         stack.callback(os.fchdir, here)
-        stderr = os.dup(2)
-        stack.callback(os.close, stderr)
-        stack.callback(os.dup2, stderr, 2)
-        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        stack.callback(os.close, null)
-        os.dup2(null, 2)
+        stack.enter_context(unheard())
         yield
 
 

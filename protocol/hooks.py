@@ -106,7 +106,8 @@ def hook(value: object, base: str = "") -> Step:
     if word in _REMEDIES:
         raise ValueError(f"no {word} in a hook: {_REMEDIES[word]}")
     if verb not in _VERBS:
-        raise ValueError(f"no verb {word!r}: {suggest(word, [*_VERBS, *_ALIASES])}")
+        remedy = suggest(word, [*_VERBS, *_ALIASES]) or f"known: {', '.join(sorted(_VERBS))}"
+        raise ValueError(f"no verb {word!r}: {remedy}")
     if verb == "exit" and argument and not argument.isdigit():
         raise ValueError("write exit:CODE")
     if verb == "unix_signal" and argument != _GRACEFUL:

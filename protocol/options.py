@@ -7,13 +7,15 @@ rows of the CGI plugin are in ``cgi_options``.
 """
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
 
 from pyemperor.protocol.ancillary import Ancillary
 from pyemperor.protocol.cgi_options import CGI_OPTIONS, check_cgi
+from pyemperor.protocol.errors import Problem
 from pyemperor.protocol.hooks import Step, named
 from pyemperor.protocol.option_rows.ancillary import ANCILLARY
 from pyemperor.protocol.option_rows.emperor import EMPEROR
@@ -93,9 +95,26 @@ def _defaults(scope: Scope, scale: float) -> Mapping[str, Any]:
 
 # ---- typed values ---------------------------------------------------------------------------------------
 
+#: Where values stand: option, file, line from 1; of a list one entry for each element.
+Places = tuple[tuple[str, str, int], ...]
+
+
+def placed(problem: Problem, places: Places, index: int | None = None) -> Problem:
+    """Say where the option of ``problem`` stands; unchanged when nobody knows, or not which of several it is."""
+    found = [(file, line) for key, file, line in places if key == problem.key]
+    if index is None and len(found) == 1:
+        index = 0
+    if index is None or not 0 <= index < len(found):
+        return problem
+    file, line = found[index]
+    return replace(problem, file=file, line=line)
+
 
 class EmperorOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """The honoured options of the Emperor; times are seconds."""
+
+    #: No option: where they stand.
+    places: Places = ()
 
     #: Folders, patterns, or ``scheme://...``; paths are absolute.
     emperor: tuple[str, ...] = _default("emperor", "emperor")
@@ -207,6 +226,8 @@ class Vassal(Ancillary, frozen=True, forbid_unknown_fields=True, rename="kebab")
     name: str
     #: No option: whom everything of it is done as, by the owner of its file. None: by ``uid`` and ``gid``.
     owner: Owner | None = None
+    #: No option: where those stand that may turn out wrong only when they are used.
+    places: Places = ()
     socket: tuple[Address, ...] = _default("vassal", "socket")
     http_socket: tuple[Address, ...] = _default("vassal", "http-socket")
     chmod_socket: int = _default("vassal", "chmod-socket")
@@ -321,6 +342,10 @@ class Vassal(Ancillary, frozen=True, forbid_unknown_fields=True, rename="kebab")
     cgi_run_as_owner: bool = _default("vassal", "cgi-run-as-owner")
     supervision: Supervision = Supervision()
 
+    def problem(self, option: str, found: str, remedy: str = "", index: int | None = None) -> Problem:
+        """What is wrong with ``option``, or with element ``index`` of its list, and where it stands."""
+        return placed(Problem(f"vassal {self.name}", 0, option, found, remedy=remedy), self.places, index)
+
     @property
     def reload_mercy(self) -> float:
         """Seconds that the whole vassal has to finish."""
@@ -348,6 +373,8 @@ class Vassal(Ancillary, frozen=True, forbid_unknown_fields=True, rename="kebab")
 MOST_ADDRESSES = 60
 #: Bytes of all its options, which travel in one message as well.
 LARGEST_VASSAL = 128 * 1024
+#: Vassal options that only the system can judge, when they are used.
+_TRIED = ("socket", "http-socket", "chown-socket", "uid", "gid", "add-gid", "chdir", "prio", "logto", "logto2")
 #: Vassal options that are another name for a field of its supervision.
 _INTO_SUPERVISION = {"reload_mercy": "mercy", "start_timeout": "start_timeout"}
 
@@ -361,7 +388,19 @@ def emperor_from(
     """Make the Emperor's options from a table of raw values."""
     options = _ROWS["emperor"]
     given = read(options, table, report, base=base, scale=scale)
-    return EmperorOptions(**{**_defaults("emperor", scale), **given})
+    places = _places(table, options, report)
+    return EmperorOptions(**{**_defaults("emperor", scale), **given}, places=places)
+
+
+def _places(table: Mapping[str, object], options: Iterable[str], report: Report) -> Places:
+    """Where those of ``options`` stand that ``table`` gives."""
+    found = []
+    for name in options:
+        if (value := table.get(name)) is not None:
+            whole = report.at(name)
+            views = [whole.at(index) for index in range(len(value))] if isinstance(value, list) else [whole]
+            found += [(name, *view.place) for view in views]
+    return tuple(found)
 
 
 @functools.cache
@@ -422,7 +461,8 @@ def vassal_from(
             moved[field] = given[option]
     if called_at is not None:
         values |= _on_demand(values, called_at, given)
-    vassal = Vassal(name=name, **values, supervision=msgspec.structs.replace(outer, **moved))
+    places = _places(table, _TRIED, report)
+    vassal = Vassal(name=name, **values, places=places, supervision=msgspec.structs.replace(outer, **moved))
     _check_size(vassal, report)
     return vassal
 

@@ -32,6 +32,12 @@ class Report:
         """Look at the value under ``keys``."""
         return replace(self, path=self.path + keys)
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """File and line of the value that is looked at; line 0 when unknown."""
+        here = self._here("", "", "")
+        return here.file, here.line
+
     def problem(self, found: str, expected: str = "", remedy: str = "") -> None:
         """Note what makes the file unusable."""
         self.problems.append(self._here(found, expected, remedy))

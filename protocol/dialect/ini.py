@@ -46,7 +46,7 @@ def ini_settings(
 
 def _section(line: str, place: Setting, notes: Notes) -> str:
     if not line.endswith("]"):
-        notes.problem(place, f"{line} has no closing bracket", remedy=f"write {line.split()[0]}]")
+        notes.problem(place, f"{line} has no closing bracket", remedy=f"write {line.split()[0].rstrip(']')}]")
     return line[1:].rstrip("]")
 
 

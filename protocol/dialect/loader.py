@@ -94,7 +94,7 @@ class _Loader:
         self.here = at
         path = posixpath.normpath(posixpath.join(self._world.cwd, name))
         if (path, section) in self._chain:
-            self._notes.problem(at, f"{name} includes itself")
+            self._notes.problem(at, f"{name} includes itself", remedy="remove one of the two lines")
         elif len(self._chain) >= _DEEPEST:
             self._notes.problem(at, f"more than {_DEEPEST} files within each other")
         else:
@@ -125,7 +125,8 @@ class _Loader:
             remedy = nearest_section(section, text) if reader is ini_settings else ""
             # uWSGI goes on without it in either case; an empty vassal serves nothing.
             note = self._notes.warning if len(self._chain) > 1 else self._notes.problem
-            note(at, f"{shown} has no section {section}", expected, remedy)
+            whose = "" if at.file == shown else f"{shown} has "
+            note(at, f"{whose}no section {section}", expected, remedy)
         return found
 
     def _counted(self, text: str) -> str:

@@ -41,7 +41,13 @@ _NAMES: dict[str, Fate] = {
     unique-cron-legion unique-legion-cron unsubscribe-on-graceful-reload weight zerg-pool httprouter
     https2""":
         ("planned", "nginx distributes requests"),
-    """allowed-modifiers backlog-alarm backtrace-depth binary-append-data binary-path build-plugin cflags
+    """die-on-no-workers emperor-chdir-attr emperor-collect-attr emperor-fork-server-attr emperor-trigger-socket
+    emperor-wait-for-command emperor-wait-for-command-ignore emperor-wrapper-attr
+    hook-as-emperor-before-vassal hook-as-emperor-setns hook-as-on-config-vassal hook-as-on-demand-vassal
+    hook-as-vassal-before-drop reload-on-pss reload-on-uss spooler-cheap vassal-fork-base zeus""":
+        ("planned", "it is of uWSGI's development branch, 2.1, which was never released"),
+    """alarms-list allowed-modifiers backlog-alarm backtrace-depth binary-append-data binary-path
+    build-plugin cflags
     check-mount check-mountpoint clock clock-list clocks-list command-mode config-py
     connect-and-read dlopen dot-h dump-options exit extract fallback-config fd-safe force-gateway
     fs-brutal-reload ftok get help iprint listen-queue-alarm logger-list loggers-list loop-list

@@ -132,8 +132,10 @@ def test_17_a_broken_reload_costs_nothing(emperor: Capital) -> None:
 def test_18_mending_the_file_ends_the_wait(emperor: Capital) -> None:
     """18. uWSGI (#1148): a fixed file still waits for its throttle. Better: a change starts at once."""
     begun = emperor.now
-    emperor.write("mended", "chdir = /nowhere\n")
-    emperor.said("vassal mended .*: .*/nowhere", begun)
+    file = emperor.write("mended", "chdir = /nowhere\n")
+    emperor.said("unloyal bad behaving vassal found: mended", begun)
+    why = f"{file}:4: chdir: /nowhere: No such file or directory (make the folder, or name another one)"
+    assert emperor.status("mended").reason.startswith(f"{why}; next start ")
     emperor.write("mended")
     emperor.said("vassal mended is ready", begun)
     assert emperor.get("mended").status == 200
@@ -143,10 +145,47 @@ def test_18_mending_the_file_ends_the_wait(emperor: Capital) -> None:
 def test_39_a_slip_of_the_pen_is_told_with_what_was_meant(emperor: Capital) -> None:
     """39. uWSGI: a misspelt option is a placeholder, and silently has no effect. Better: a warning says which."""
     begun = emperor.now
-    file = emperor.start("slip", "vaccum = true\n")
+    file = emperor.start("slip", "vaccum = true\nmaster = true\n")
     assert f"{file}:4: vaccum: unknown option, has no effect (did you mean vacuum?)" in emperor.said(
         "vaccum", begun
     )
+    assert emperor.count("slip.*master: ", begun) == 0, "which is always so, and nobody's mistake"
+
+
+def test_a_folder_that_comes_late_is_waited_for(emperor: Capital) -> None:
+    """A disk that is mounted after the Emperor has started: as in uWSGI, nobody has to be told."""
+    begun = emperor.now
+    late = emperor.folder / "late"
+    emperor.write("late", f"chdir = {late}\n")
+    emperor.said(f"vassal late ended: .*late.ini:4: chdir: {late}: No such file", begun)
+    late.mkdir()
+    emperor.said("vassal late is ready to accept requests", begun)
+    assert emperor.get("late").status == 200
+    (emperor.vassals / "late.ini").unlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_a_user_may_be_a_number_that_nobody_has(emperor: Capital) -> None:
+    """As in uWSGI, and as containers have it; its group is the one of the same number unless ``gid`` says so."""
+    begun = emperor.now
+    emperor.start("number", "uid = 43210\n")
+    status = Path(f"/proc/{emperor.status('number').pids[0]}/status").read_text()
+    ids = [line.split()[1:] for line in status.splitlines() if line.startswith(("Uid:", "Gid:", "Groups:"))]
+    assert ids == [["43210"] * 4, ["43210"] * 4, ["43210"]]
+    (emperor.vassals / "number.ini").unlink()
+    emperor.said("removed uwsgi instance number", begun)
+
+
+def test_an_address_that_cannot_be_had_is_named_with_its_line(emperor: Capital) -> None:
+    """The second of two sockets, and who it is to belong to: each is found where it stands."""
+    begun = emperor.now
+    file = emperor.write("far", "http-socket = 192.0.2.1:8080\n")
+    line = emperor.said("vassal far is refused", begun)
+    assert f"{file}:4: http-socket: cannot listen at 192.0.2.1:8080: Cannot assign requested address" in line
+    assert "(write an address of this machine, or 0.0.0.0 for all of them)" in line
+    file = emperor.write("given", "chown-socket = no-such-user\n")
+    line = emperor.said("vassal given is refused", begun)
+    assert f"{file}:4: chown-socket: there is no user or group no-such-user (create it" in line
 
 
 # ---- options of uWSGI's that do something else there --------------------------------------------------------
@@ -218,6 +257,25 @@ def test_45_what_is_said_before_there_is_a_log_is_the_emperors(emperor: Capital)
     emperor.said("/nowhere/at/all.log: No such file or directory; logging goes on here", begun)
     assert emperor.get("homeless").status == 200
     emperor.said("GET /cgi/hello", begun)
+
+
+@pytest.mark.parametrize("own", ["", "log-format = %(uri) %(status)\n"], ids=["uwsgi's", "own"])
+def test_harakiri_is_said_in_the_words_that_are_looked_for(emperor: Capital, own: str) -> None:
+    """uWSGI core/master_checks.c; also where log-format says how requests are logged. The worker lives on."""
+    begun = emperor.now
+    script = emperor.folder / "cgi" / "sleep"
+    script.write_text("#!/bin/sh\nexec sleep 1000\n")
+    script.chmod(0o755)
+    emperor.start("slow", f"harakiri = 0.2\n{own}")
+    assert emperor.get("slow", "sleep").status == 504
+    stamp = r"^\w{3} \w{3} .{16} - "
+    line = emperor.said(stamp + r"\*\*\* HARAKIRI ON WORKER [12] \(pid: \d+, try: 1\) \*\*\*$", begun)
+    pid = int(line.partition("pid: ")[2].partition(",")[0])
+    emperor.said("^slow: GET /cgi/sleep: .* did not end within 0.2 s and was ended .raise .*harakiri", begun)
+    os.kill(pid, 0)
+    assert emperor.get("slow").status == 200
+    (emperor.vassals / "slow.ini").unlink()
+    emperor.said("removed uwsgi instance slow", begun)
 
 
 def test_52_an_emperor_in_a_vassal_says_what_to_write(emperor: Capital) -> None:

@@ -60,12 +60,16 @@ def test_33_what_has_no_meaning_does_no_harm(emperor: Capital) -> None:
 def test_19_sigurg_ends_every_wait(emperor: Capital) -> None:
     """19. As in uWSGI: SIGURG clears the back-off of every vassal."""
     begun = emperor.now
-    file = emperor.write("exiled", "chdir = /nowhere\n")
-    emperor.said("vassal exiled stays down: .*/nowhere", begun)
+    exiled = emperor.write("exiled", "prio = 5\ngid = no-such-group\n")
+    waiting = emperor.write("waiting", "chdir = /nowhere\n")
+    emperor.said(f"vassal exiled stays down: {exiled}:5: gid: there is no group no-such-group", begun)
+    emperor.said("unloyal bad behaving vassal found: waiting", begun)
     again = emperor.now
     emperor.emperor.send_signal(signal.SIGURG)
-    emperor.said("vassal exiled stays down: .*/nowhere", again)
-    file.unlink()
+    emperor.said("vassal exiled stays down: .*no-such-group", again)
+    emperor.said("vassal waiting ended: .*/nowhere", again)
+    for file in (exiled, waiting):
+        file.unlink()
 
 
 def test_32_a_reload_of_all_is_rolling(emperor: Capital) -> None:

@@ -138,9 +138,11 @@ def test_sigusr1_to_the_emperor_makes_every_log_anew(daemon: Daemon) -> None:
 
 
 def test_sigurg_absolves(daemon: Daemon) -> None:
-    (daemon.folder / "daemon.toml").write_text(_FILE.format(port=daemon.port) + 'uid = "nobody-at-all"\n')
+    file = daemon.folder / "daemon.toml"
+    file.write_text(_FILE.format(port=daemon.port) + 'uid = "nobody-at-all"\n')
     assert daemon.start().returncode == 0
-    exiled = "vassal site stays down: uid: there is no user nobody-at-all"
+    line = file.read_text().count("\n")
+    exiled = f"vassal site stays down: {file}:{line}: uid: there is no user nobody-at-all"
     until(daemon.folder, lambda: daemon.log.read_text().count(exiled) == 1)
     os.kill(daemon.pid, signal.SIGURG)
     until(daemon.folder, lambda: daemon.log.read_text().count(exiled) == 2)

@@ -45,7 +45,7 @@ def is_unharmed(server: Server, vassals: Path) -> None:
     [
         ('chown-socket = "99999999999"', "a number of a user or group is at most 4294967294"),
         ('chown-socket = "²"', "a number of a user or group is at most 4294967294"),
-        ('chown-socket = "nobody-at-all"', "there is no user or group 'nobody-at-all'"),
+        ('chown-socket = "nobody-at-all"', "there is no user or group nobody-at-all"),
         ('chmod-socket = "7777777777"', "permission bits"),
         ('uid = "99999999999"', "a number of a user or group is at most 4294967294"),
         ('uid = "²"', "a number of a user or group is at most 4294967294"),

@@ -152,7 +152,7 @@ def test_a_sleeping_vassal_has_no_process_and_keeps_its_socket(serve: Serve) -> 
 
 
 def test_a_master_that_dies_at_once_is_not_started_in_a_loop(serve: Serve) -> None:
-    server = serve({"app": 'on-demand = true\nchdir = "/nowhere"\n'})
+    server = serve({"app": 'on-demand = true\ngid = "no-such-group"\n'})
     asleep(server, "app")
     client = server.ask()
     server.until(actor="master:app", state="EXILED")

@@ -170,6 +170,7 @@ def test_memory_by_the_master(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulated, "Gauges", gauges)
     it = play(app(reload_on_rss=100, evil_reload_on_rss=200, mem_collector_freq=3.0))
     with it.world:
+        it.world.run_until(it.world.now + 4)
         first = next(t.pid for t in it.traces if t.actor == "worker:app/1" and t.pid)
         used[first] = 100
         it.world.run_until(it.world.now + 4)
@@ -182,6 +183,22 @@ def test_memory_by_the_master(monkeypatch: pytest.MonkeyPatch) -> None:
         assert [(t.actor, t.pid) for t in it.events("kill")] == [("worker:app/2", second)]
         assert it.events("restart") == [], "nor is this a failure"
         assert processes(it)[-1] == 2
+
+
+def test_a_limit_below_what_a_worker_begins_with_is_said_and_replaces_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """uWSGI weighs a worker after each request; ours begin with more memory than its do, most of it shared."""
+    monkeypatch.setattr(simulated, "Gauges", lambda **_: Gauges(memory=lambda _: Memory(rss=100 << 20)))
+    it = play(app(reload_on_rss=20 << 20, mem_collector_freq=1.0, min_worker_lifetime=0.0))
+    with it.world:
+        it.world.run_until(it.world.now + 60)
+        assert retired(it) == []
+        it.request()
+        it.world.run_until(it.world.now + 60)
+        assert len(retired(it)) == 1, "which has served, and so may have grown; its successor has not"
+        (warning,) = it.events("log")
+        assert "it uses 100 MB, reload-on-rss is 20; raise it" in warning.reason
 
 
 # ---- cheaper ------------------------------------------------------------------------------------------------

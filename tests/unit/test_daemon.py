@@ -18,6 +18,7 @@ from pyemperor.protocol.errors import ConfigError
 from tests.support import PATIENCE, gone
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+MISSING = "make the folder, or name another one"
 USER = pwd.getpwnam("nobody")
 
 #: An Emperor of a few lines, its options as they would come from a file: it says who it is, and waits.
@@ -110,12 +111,15 @@ def test_a_death_before_it_is_up_is_said_as_well(folder: Path) -> None:
 def test_a_log_file_that_cannot_be_made_is_an_error_at_the_terminal(folder: Path) -> None:
     failed = run("waits", daemonize=folder / "nowhere" / "log")
     assert failed.returncode == 1
-    assert failed.stderr == f"emperor: daemonize: {folder}/nowhere/log: No such file or directory\n"
+    assert failed.stderr == f"emperor: daemonize: {folder}/nowhere/log: No such file or directory ({MISSING})\n"
 
 
 def test_errors_before_the_fork_are_the_commands_own(folder: Path) -> None:
     failed = run("waits", daemonize=folder / "log", uid="nobody-at-all")
-    assert (failed.returncode, failed.stderr) == (1, "emperor: uid: there is no user nobody-at-all\n")
+    assert (failed.returncode, failed.stderr) == (
+        1,
+        "emperor: uid: there is no user nobody-at-all (create it, or name another one)\n",
+    )
     assert not (folder / "log").exists()
 
 
@@ -125,7 +129,7 @@ def test_without_daemonize_it_stays(folder: Path) -> None:
     assert "umask 27" in ended.stderr
     assert f"in {folder} as {os.geteuid()}:" in ended.stderr
     missing = run("ends", chdir=folder / "nowhere")
-    assert missing.stderr == f"emperor: chdir: {folder}/nowhere: No such file or directory\n"
+    assert missing.stderr == f"emperor: chdir: {folder}/nowhere: No such file or directory ({MISSING})\n"
 
 
 def test_logto_stays_at_the_terminal_and_logs_to_the_file(folder: Path) -> None:
@@ -140,7 +144,8 @@ def test_root_follows_no_link_for_the_user_it_is_about_to_become(folder: Path) -
     (folder / "log").symlink_to(folder / "shadow")
     failed = run("ends", logto=folder / "log", uid="nobody")
     assert failed.returncode == 1
-    assert failed.stderr.startswith(f"emperor: logto: {folder}/log: a symbolic link, which root does not follow")
+    assert failed.stderr.startswith(f"emperor: logto: {folder}/log: ")
+    assert "a symbolic link, which root does not follow for another user" in failed.stderr
     assert (folder / "shadow").read_text() == "secret\n"
     assert run("ends", logto=folder / "log").returncode == 0, "a link is followed where root stays root"
 
@@ -221,3 +226,32 @@ def test_one_file_may_be_meant_by_two_options(folder: Path) -> None:
     path = folder / "emperor.pid"
     ended = run("ends", pidfile=path, safe_pidfile=path)
     assert (ended.returncode, path.exists()) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("uid = nobody-at-all", "uid: there is no user nobody-at-all (create it, or name another one)"),
+        ("add-gid = no-group", "add-gid: there is no group no-group (create it, or name another one)"),
+        ("pidfile = /no/such/x/y", "pidfile: /no/such/x/y: there is no such folder (make the folder"),
+        ("logto = /no/such/x.log", "logto: /no/such/x.log: No such file or directory (make the folder"),
+        ("chdir = /nowhere", "chdir: /nowhere: No such file or directory (make the folder"),
+        ("control-socket = /proc/x", "control-socket: cannot listen at /proc/x: No such file or directory"),
+        ("emperor-stats = web:80", "emperor-stats: cannot listen at web:80: web is a name"),
+        ("emperor = pg://vassals", "emperor: there is no imperial monitor pg://; expected dir://FOLDER"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])
+def test_what_cannot_be_done_is_said_where_it_stands(
+    folder: Path, line: str, expected: str, background: bool
+) -> None:
+    """Also what only the system can say to be wrong in a file for uWSGI; and at the terminal of a daemon."""
+    file = folder / "emperor.ini"
+    log = f"daemonize = {folder}/log\n" if background and "logto" not in line else "# in the foreground\n"
+    more = "" if "control" in line else f"control-socket = {folder}/control\n"
+    file.write_text(f"[uwsgi]\nemperor = {folder}\n{log}{line}\n{more}")
+    command = [str(Path(sys.executable).with_name("pyemperor")), "run", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{file}:4: {expected}")
+    assert len(done.stderr.splitlines()) == 1

@@ -66,7 +66,9 @@ def test_the_published_emperor_file() -> None:
         gid="www-data",
         emperor_pidfile="/var/run/uwsgi/emperor.pid",
         daemonize="/var/log/uwsgi_emperor.log",
+        places=options.places,
     )
+    assert ("daemonize", str(SEED / "emperor.ini"), 6) in options.places
 
 
 def test_the_published_vassal_file() -> None:
@@ -120,16 +122,16 @@ def test_one_vassal_in_every_format(tmp_path: Path, name: str, text: str) -> Non
         ("app.yml", "uwsgi:\n  a: {b: 1}\n", "2 a: a table within the section"),
         ("app.yml", "uwsgi:\n  - a\n", "2 : a section without keys"),
         ("app.yml", "uwsgi:\n a: 'x\n", "3 : not YAML: found unexpected end of stream"),
-        ("app.yml", "a: 1\n", "0 : {} has no section uwsgi"),
+        ("app.yml", "a: 1\n", "0 : no section uwsgi"),
         ("app.json", '{"uwsgi":\n {"a": [[1]]}}', "2 a: a table within the section"),
         ("app.json", '{"uwsgi":\n {"a"}}', "2 : not JSON: Expecting ':' delimiter at column 6"),
         ("app.json", '{"uwsgi": {"a": NaN}}', "0 : not JSON: NaN is no number"),
-        ("app.json", "[]", "0 : {} has no section uwsgi"),
+        ("app.json", "[]", "0 : no section uwsgi"),
         ("app.xml", "<uwsgi>\n<a>", "2 : not XML: no element found"),
         ("app.xml", '<!DOCTYPE a [<!ENTITY e SYSTEM "/etc/passwd">]>\n<uwsgi><a>&e;</a></uwsgi>',
          "1 : a DOCTYPE, whose entities could read any file"),
         ("app.xml", "<uwsgi><a><b>1</b></a></uwsgi>", "1 b: an element within an option"),
-        ("app.xml", "<other/>", "0 : {} has no section uwsgi"),
+        ("app.xml", "<other/>", "0 : no section uwsgi"),
         ("app.toml", 'vassal = "x"', "1 vassal: \"x\""),
         ("app.toml", "a = ", "1 : not TOML: Invalid value at end of file"),
         ("app.txt", "", "0 : the ending of its name tells no format"),
@@ -173,7 +175,7 @@ def test_a_section_that_is_not_there_is_named_with_those_that_are(tmp_path: Path
     with pytest.raises(ConfigError) as caught:
         read_vassal(file)
     (problem,) = caught.value.problems
-    assert (problem.found, problem.remedy) == (f"{file} has no section uwsgi", "did you mean uswgi?")
+    assert (problem.found, problem.remedy) == ("no section uwsgi", "did you mean uswgi?")
 
 
 # ---- values ----
@@ -351,3 +353,23 @@ def test_a_byte_order_mark_is_no_character() -> None:
 def test_what_was_read_is_known() -> None:
     files = {"app.ini": "[uwsgi]\ninclude = b.yml\n", "b.yml": "uwsgi:\n  a: 1\n"}
     assert loaded(files).files == ("/etc/app.ini", "/etc/b.yml")
+
+
+def test_a_comment_behind_a_section_is_told_with_what_to_write(tmp_path: Path) -> None:
+    """uWSGI takes it for a section of another name, in which nothing is looked for."""
+    file = tmp_path / "app.ini"
+    file.write_text("[uwsgi] ; ours\nsocket = a\ncgi = b\n[uwsgi]\nsocket = a\ncgi = b\n")
+    with pytest.raises(ConfigError) as caught:
+        read_vassal(str(file))
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.found) == (1, "[uwsgi] ; ours has no closing bracket")
+    assert problem.remedy == "write [uwsgi]"
+
+
+def test_a_verb_that_is_none_is_told_with_those_that_are(tmp_path: Path) -> None:
+    file = tmp_path / "app.ini"
+    file.write_text("[uwsgi]\nsocket = a\ncgi = b\nhook-as-user = frobnicate:x\n")
+    with pytest.raises(ConfigError) as caught:
+        read_vassal(str(file))
+    (problem,) = caught.value.problems
+    assert "no verb 'frobnicate': known: append, " in problem.remedy

@@ -207,7 +207,7 @@ def test_when_one_address_fails_none_is_bound(vault: SocketVault, tmp_path: Path
 
 def test_a_socket_that_cannot_be_given_away_leaves_nothing(vault: SocketVault, tmp_path: Path) -> None:
     wrong = refusal(vault, unix(tmp_path / "a"), chown_socket="no-such-user")
-    assert "there is no user or group 'no-such-user'" in wrong
+    assert "vassal app: chown-socket: there is no user or group no-such-user" in wrong
     assert not (tmp_path / "a").exists()
 
 

@@ -87,7 +87,7 @@ def test_what_is_honoured_has_a_field_and_every_field_has_a_row(scope: str) -> N
     struct = STRUCTS[scope]
     honoured = {row.field for row in OPTIONS if row.scope == scope and row.status == "honoured"}
     fields = {field.name for field in msgspec.structs.fields(struct)} - {"name"}
-    assert fields - {"supervision", "owner"} <= honoured
+    assert fields - {"supervision", "owner", "places"} <= honoured
     assert all(hasattr(struct, field) for field in honoured)
 
 

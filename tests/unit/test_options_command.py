@@ -2,6 +2,9 @@
 
 import io
 import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,7 @@ def test_an_option_of_both_is_explained_for_both() -> None:
         ("no-orphans", "accepted: needs no effect here (it is always so)"),
         ("mules", "known, has no effect yet"),
         ("chroot", "refused: an error (a vassal without its jail"),
+        ("zeus", "known, has no effect yet (it is of uWSGI's development branch"),
         ("legion", "known, has no effect yet (nginx distributes requests)"),
         ("route-if", "refused: an error (rules of requests may guard something"),
         ("for-readline", "a word of the configuration dialect: docs/ini.md"),
@@ -52,6 +56,16 @@ def test_it_says_what_becomes_of_an_option(name: str, words: str) -> None:
     code, said, _ = run("options", name)
     assert code == 0
     assert words in said
+
+
+@pytest.mark.skipif(shutil.which("uwsgi") is None, reason="uWSGI is not installed")
+def test_every_option_that_uwsgi_has_is_explained() -> None:
+    """All that its ``--help`` names, aliases too, whatever becomes of them here."""
+    listed = subprocess.run(["uwsgi", "--help"], capture_output=True, text=True, timeout=20, check=False).stdout
+    names = set(re.findall(r"^ +(?:-.\|)?--([\w-]+) {2,}", listed, re.MULTILINE))
+    assert len(names) > 700
+    assert {"emperor", "socket", "reload-mercy"} <= names
+    assert [name for name in sorted(names) if explain(name, json=False, out=io.StringIO())] == []
 
 
 def test_a_misspelt_name_gets_a_suggestion() -> None:

@@ -1,6 +1,7 @@
 """The sockets of a vassal's generations: shared, added, given up, and never fought for."""
 
 import os
+import select
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,6 +45,25 @@ def test_generations_share_what_both_have(vault: SocketVault, tmp_path: Path) ->
     assert kept.stat().st_ino == inode
     vault.release("app/2")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_who_wants_the_address_of_another_does_not_wake_it(vault: SocketVault, tmp_path: Path) -> None:
+    """A vassal sleeps until a connection comes: to try whether somebody listens there would be one."""
+    path = tmp_path / "app"
+    vault.bind(Vassal("app", socket=(unix(path),)))
+    with pytest.raises(ConfigError, match="vassal app listens there"):
+        vault.bind(Vassal("rival", socket=(unix(path),)))
+    (fd,) = vault.fds("app")
+    assert select.select([fd], [], [], 0)[0] == []
+    path.unlink()
+    vault.bind(Vassal("rival", socket=(unix(path),)))
+    assert greets(path), "nobody finds the other one any more"
+
+
+def test_a_free_port_is_for_everybody(vault: SocketVault) -> None:
+    for name in ("app", "other"):
+        vault.bind(Vassal(name, socket=(Address("tcp", host="127.0.0.1"),)))
+    assert vault.addresses("app") != vault.addresses("other")
 
 
 def test_a_new_generation_that_fails_takes_nothing_along(vault: SocketVault, tmp_path: Path) -> None:
@@ -146,7 +166,7 @@ def test_values_that_no_call_takes_are_the_vassals_problem(
 ) -> None:
     vault.bind(Vassal("app", socket=(unix(tmp_path / "app"),)))
     for claim, sharing, name in (("app/2", ["app"], "app"), ("app/3", [], "new")):
-        with pytest.raises(ConfigError, match=r"cannot listen at .*: .+"):
+        with pytest.raises(ConfigError, match=r"cannot listen at .*: .+|there is no user or group ."):
             vault.bind(Vassal("app", socket=(unix(tmp_path / name),), **options), claim, sharing)
         assert vault.fds(claim) == []
     assert not (tmp_path / "new").exists(), "what was refused leaves nothing"

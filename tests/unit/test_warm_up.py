@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 _REPORT = """
 import gc, os, signal, sys, threading
@@ -60,3 +61,16 @@ def test_without_it_the_fork_server_is_cold_and_no_worse() -> None:
     [line] = _warm_up("late, warm_up._LATEST = True, 0.0")
     assert "it stays cold" in line
     assert "TimeoutError" in line
+
+
+def test_the_log_of_a_daemon_does_not_hear_of_it(tmp_path: Path) -> None:
+    """The fork server inherits the file of ``daemonize`` by name, and would open it in its warm-up."""
+    log = tmp_path / "emperor.log"
+    prepare = f"""
+os.environ["PYEMPEROR_LOG_FILE"] = '{{"path": "{log}"}}'
+os.close(2)
+os.open("{log}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+"""
+    _warm_up(prepare)
+    [line] = log.read_text().splitlines()
+    assert "fork server: warm after" in line
