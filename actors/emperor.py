@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 import pykka
 
 from pyemperor.actors.actor import Down, System
@@ -194,7 +195,7 @@ class Emperor(Realm):
     def birth_of(self, vassal: Vassal) -> Birth:
         birth = Birth(
             kind="master",
-            vassal=vassal,
+            vassal=msgspec.structs.replace(vassal, env=self._options.environment_of(vassal)),
             beat=beat_interval(vassal.heartbeat, self.lease.tolerance),
             tolerance=self.lease.tolerance,
             probe=self.lease.probe,

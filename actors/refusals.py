@@ -113,10 +113,10 @@ def begins_late(name: str, seconds: float) -> ScriptError:
     )
 
 
-def ends_late(name: str, seconds: float) -> ScriptError:
-    """It did not end in time, whatever it did."""
+def ends_late(name: str, seconds: float, doing: str = "") -> ScriptError:
+    """It did not end in time, whatever it did; ``doing`` is that, for the log alone."""
     return ScriptError(
         f"{name} did not end within {seconds:g} s and was ended",
         status=504,
-        remedy="raise `cgi-total-timeout` or `harakiri`",
+        remedy="raise `cgi-total-timeout` or `harakiri`" + (f"; what it did: {doing}" if doing else ""),
     )

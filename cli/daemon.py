@@ -69,6 +69,8 @@ def settled(options: EmperorOptions, *, level: str = "INFO") -> Iterator[Settled
     with contextlib.ExitStack() as stack:
         pids = stack.enter_context(contextlib.closing(_PidFiles(options, identity)))
         parent = stack.enter_context(into_background()) if _background(options) else None
+        for name in options.unenv:
+            os.environ.pop(name, None)
         if options.umask is not None:
             os.umask(options.umask)
         _start_log(options, level)
