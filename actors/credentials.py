@@ -6,11 +6,14 @@ bare system calls. Only the effective ids change: the way back stays open, and w
 
 import contextlib
 import ctypes
+import errno
+import grp
 import os
 import platform
+import pwd
 from collections.abc import Iterator, Sequence
 
-from pyemperor.protocol.options import Owner
+from pyemperor.protocol.options import Owner, Vassal
 
 #: The numbers of setgroups(2), setresgid(2) and setresuid(2).
 _NUMBERS = {"x86_64": (116, 119, 117), "aarch64": (159, 149, 147), "riscv64": (159, 149, 147)}
@@ -44,6 +47,34 @@ def acting_as(owner: Owner | None) -> Iterator[None]:
         _become(user, group, groups)
 
 
+def identity_of(vassal: Vassal) -> Owner | None:
+    """Whom ``vassal`` runs as: its owner, or its ``uid`` with that user's groups (initgroups(3)) and ``gid``.
+
+    None: as whoever we are. Raises LookupError that names the option.
+    """
+    if vassal.owner or not (vassal.uid or vassal.gid or vassal.add_gid):
+        return vassal.owner
+    user = _user(vassal.uid) if vassal.uid else None
+    gid = _group("gid", vassal.gid) if vassal.gid else user.pw_gid if user else os.getegid()
+    groups = os.getgrouplist(user.pw_name, gid) if user and not vassal.no_initgroups else [gid]
+    groups += [_group("add-gid", group) for group in vassal.add_gid]
+    return Owner(user.pw_uid if user else os.geteuid(), gid, tuple(dict.fromkeys(groups)))
+
+
+def _user(name: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+    except KeyError:
+        raise LookupError(f"uid: there is no user {name}") from None
+
+
+def _group(option: str, name: str) -> int:
+    try:
+        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise LookupError(f"{option}: there is no group {name}") from None
+
+
 def _become(uid: int, gid: int, groups: Sequence[int]) -> None:
     _call(0, len(groups), (ctypes.c_uint32 * len(groups))(*groups))
     _call(1, _KEEP, gid, _KEEP)
@@ -51,7 +82,9 @@ def _become(uid: int, gid: int, groups: Sequence[int]) -> None:
 
 
 def _call(which: int, *arguments: object) -> None:
+    if (numbers := _NUMBERS.get(platform.machine())) is None:
+        raise OSError(errno.ENOSYS, "nobody knows how to act as another user on this kind of machine")
     words = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
-    if _libc.syscall(ctypes.c_long(_NUMBERS[platform.machine()][which]), *words) < 0:
+    if _libc.syscall(ctypes.c_long(numbers[which]), *words) < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))

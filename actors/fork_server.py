@@ -18,9 +18,7 @@ import contextlib
 import errno
 import faulthandler
 import gc
-import grp
 import os
-import pwd
 import resource
 import select
 import signal
@@ -35,6 +33,7 @@ import msgspec
 from loguru import logger
 from setproctitle import setproctitle
 
+from pyemperor.actors.credentials import identity_of
 from pyemperor.actors.linux import become_subreaper, living_descendants, receive_fds, send_fds
 from pyemperor.protocol.errors import LinkError
 from pyemperor.protocol.frames import decode, encode
@@ -370,20 +369,16 @@ def _settle_in(birth: Birth) -> None:
     Raises OSError or LookupError that names the option.
     """
     vassal = birth.vassal
-    user = _user(vassal.uid) if vassal.uid and not vassal.owner else None
+    identity = identity_of(vassal)
     if vassal.owner:
         _become(vassal.owner)
     _schedule(birth)
-    if (user or vassal.gid or vassal.add_gid) and not vassal.owner:
-        gid = _group("gid", vassal.gid) if vassal.gid else user.pw_gid if user else os.getegid()
-        groups = os.getgrouplist(user.pw_name, gid) if user and not vassal.no_initgroups else [gid]
-        groups += [_group("add-gid", group) for group in vassal.add_gid]
+    if identity and not vassal.owner:
         if os.geteuid() == 0:
-            os.setgroups(list(dict.fromkeys(groups)))
-            os.setgid(gid)
-            if user:
-                os.setuid(user.pw_uid)
-        elif (user and user.pw_uid != os.geteuid()) or gid != os.getegid() or vassal.add_gid:
+            os.setgroups(identity.groups)
+            os.setgid(identity.gid)
+            os.setuid(identity.uid)
+        elif identity.uid != os.geteuid() or identity.gid != os.getegid() or vassal.add_gid:
             reason = "only root can run a vassal as another user; remove uid, gid and add-gid"
             raise PermissionError(errno.EPERM, reason)
     if vassal.umask is not None:
@@ -417,17 +412,3 @@ def _become(owner: Owner) -> None:
     os.setgroups(owner.groups)
     os.setresgid(owner.gid, owner.gid, owner.gid)
     os.setresuid(owner.uid, owner.uid, owner.uid)
-
-
-def _user(name: str) -> pwd.struct_passwd:
-    try:
-        return pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
-    except KeyError:
-        raise LookupError(f"uid: there is no user {name}") from None
-
-
-def _group(option: str, name: str) -> int:
-    try:
-        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise LookupError(f"{option}: there is no group {name}") from None

@@ -54,6 +54,7 @@ class Settled:
     def up(self) -> None:
         """Say that the Emperor is up: writes ``safe-pidfile``, and whoever waits at the terminal may go."""
         self._pids.write("safe_pidfile")
+        self._pids.write("safe_pidfile2")
         if self._parent is not None:
             self._parent.up()
 
@@ -91,7 +92,7 @@ class _PidFiles:
 
     def __init__(self, options: EmperorOptions, owner: Identity | None) -> None:
         self._files: dict[str, PidFile] = {}
-        for option in ("pidfile", "pidfile2", "emperor_pidfile", "safe_pidfile"):
+        for option in ("pidfile", "pidfile2", "emperor_pidfile", "safe_pidfile", "safe_pidfile2"):
             path = getattr(options, option)
             if path and path not in self._files:
                 self._files[path] = PidFile(option.replace("_", "-"), path, owner)

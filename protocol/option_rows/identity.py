@@ -21,6 +21,7 @@ IDENTITY: tuple[Option, ...] = (
     Option("emperor", "pidfile", PATH, "", "file for the process id, written before privileges are dropped"),
     Option("emperor", "pidfile2", PATH, "", "file for the process id, written after privileges are dropped"),
     Option("emperor", "safe-pidfile", PATH, "", "file for the process id, written once everything is up"),
+    Option("emperor", "safe-pidfile2", PATH, "", "the same"),
     Option("emperor", "daemonize", PATH, "", "go to the background and log to this file"),
     Option("emperor", "daemonize2", PATH, "", "the same, as root no longer"),
     Option("emperor", "env", VARIABLE, (), "environment variable for the scripts of all vassals, NAME=value; a "
@@ -30,11 +31,12 @@ IDENTITY: tuple[Option, ...] = (
             why="write env"),
     planned("vassal", "chdir2", PATH, "working folder once applications are loaded", why="write chdir"),
     planned("vassal", "force-cwd", PATH, "working folder at the start", why="write chdir"),
-    planned("vassal", "pidfile", PATH, "file for the master's process id", why="pyemperor status knows it"),
-    planned("vassal", "pidfile2", PATH, "the same, written as the vassal's user", why="pyemperor status knows it"),
-    planned("vassal", "safe-pidfile", PATH, "file for the process id, written once everything is up",
-            "safe-pidfile2", why="pyemperor status knows it"),
-    accepted("vassal", "vacuum", FLAG, "remove the unix sockets at the end", "it is always so"),
+    Option("vassal", "pidfile", PATH, "", "file for the process id of the master that serves, written as the "
+           "Emperor's user"),
+    Option("vassal", "pidfile2", PATH, "", "the same, written as the vassal's user"),
+    Option("vassal", "safe-pidfile", PATH, "", "the same as pidfile2, written once the vassal is ready"),
+    Option("vassal", "safe-pidfile2", PATH, "", "the same"),
+    accepted("vassal", "vacuum", FLAG, "remove the files at the end", "it is always so"),
     accepted("emperor", "vacuum", FLAG, "remove the files at the end", "it is always so"),
     accepted("emperor", "master", FLAG, "run a master process", "the Emperor needs none"),
     accepted("emperor", "die-on-term", FLAG, "SIGTERM stops", "it is always so"),
@@ -43,7 +45,6 @@ IDENTITY: tuple[Option, ...] = (
     accepted("emperor", "plugins", TEXT, "plugins to load", "everything is built in", "plugin", "need-plugins",
              "need-plugin", repeat=True),
     planned("emperor", "reload-mercy", TIME, "time that all vassals have to end", why="each vassal's own counts"),
-    planned("emperor", "safe-pidfile2", PATH, "the same, written as the Emperor's user", why="safe-pidfile"),
     *everywhere(
         *(accepted("", name, OWNER, "who to run as, at once", _AT_ONCE + ": uid and gid")
           for name in ("immediate-uid", "immediate-gid")),
