@@ -6,11 +6,14 @@ bare system calls. Only the effective ids change: the way back stays open, and w
 
 import contextlib
 import ctypes
+import errno
+import grp
 import os
 import platform
+import pwd
 from collections.abc import Iterator, Sequence
 
-from pyemperor.protocol.options import Owner
+from pyemperor.protocol.options import Owner, Vassal
 
 #: The numbers of setgroups(2), setresgid(2) and setresuid(2).
 _NUMBERS = {"x86_64": (116, 119, 117), "aarch64": (159, 149, 147), "riscv64": (159, 149, 147)}
@@ -44,6 +47,42 @@ def acting_as(owner: Owner | None) -> Iterator[None]:
         _become(user, group, groups)
 
 
+def identity_of(vassal: Vassal) -> Owner | None:
+    """Whom ``vassal`` runs as: its owner, or its ``uid`` with that user's groups (initgroups(3)) and ``gid``.
+
+    None: as whoever we are. Raises LookupError that names the option.
+    """
+    if vassal.owner or not (vassal.uid or vassal.gid or vassal.add_gid):
+        return vassal.owner
+    name, uid, gid = _user(vassal) if vassal.uid else ("", os.geteuid(), os.getegid())
+    if vassal.gid:
+        gid = _group(vassal, "gid", vassal.gid)
+    groups = os.getgrouplist(name, gid) if name and not vassal.no_initgroups else [gid]
+    groups += [_group(vassal, "add-gid", group, index) for index, group in enumerate(vassal.add_gid)]
+    return Owner(uid, gid, tuple(dict.fromkeys(groups)))
+
+
+def _user(vassal: Vassal) -> tuple[str, int, int]:
+    """Name, id and group; a number may be nobody's, who then has the group of the same number."""
+    name = vassal.uid
+    try:
+        user = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+        return user.pw_name, user.pw_uid, user.pw_gid
+    except KeyError:
+        if name.isdigit():
+            return "", int(name), int(name)
+        found = f"there is no user {name}"
+        raise LookupError(vassal.problem("uid", found, "create it, or name another one")) from None
+
+
+def _group(vassal: Vassal, option: str, name: str, index: int | None = None) -> int:
+    try:
+        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        found = f"there is no group {name}"
+        raise LookupError(vassal.problem(option, found, "create it, or name another one", index)) from None
+
+
 def _become(uid: int, gid: int, groups: Sequence[int]) -> None:
     _call(0, len(groups), (ctypes.c_uint32 * len(groups))(*groups))
     _call(1, _KEEP, gid, _KEEP)
@@ -51,7 +90,9 @@ def _become(uid: int, gid: int, groups: Sequence[int]) -> None:
 
 
 def _call(which: int, *arguments: object) -> None:
+    if (numbers := _NUMBERS.get(platform.machine())) is None:
+        raise OSError(errno.ENOSYS, "nobody knows how to act as another user on this kind of machine")
     words = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
-    if _libc.syscall(ctypes.c_long(_NUMBERS[platform.machine()][which]), *words) < 0:
+    if _libc.syscall(ctypes.c_long(numbers[which]), *words) < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))

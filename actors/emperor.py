@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 import pykka
 
 from pyemperor.actors.actor import Down, System
@@ -12,10 +13,10 @@ from pyemperor.actors.administration import Dismiss, Govern, Outcome, Refuse, Re
 from pyemperor.actors.chores import Chores
 from pyemperor.actors.detector import Lease, beat_interval
 from pyemperor.actors.generations import Sockets
+from pyemperor.actors.herald import Herald
 from pyemperor.actors.host import Host, HostClosed, HostLost
 from pyemperor.actors.journal import Journal
 from pyemperor.actors.overseer import Overseer
-from pyemperor.actors.realm import Realm
 from pyemperor.actors.superior import FromParent, ParentLost
 from pyemperor.actors.supervision import ExitKind, Shutdown
 from pyemperor.actors.supervision.restart import Budget
@@ -100,7 +101,7 @@ class ImperialHost(Host, Protocol):
     def kill_rest(self) -> None: ...
 
 
-class Emperor(Realm):
+class Emperor(Herald):
     """Governs vassals until it is told to quit; a cursed one never harms its neighbours."""
 
     def __init__(
@@ -111,10 +112,10 @@ class Emperor(Realm):
         options: EmperorOptions,
         sockets: Sockets,
         vassals: Iterable[Govern] = (),
-        **chance: Any,
+        **more: Any,
     ) -> None:
         lease = Lease(options.emperor_required_heartbeat, options.heartbeat_probe)
-        super().__init__(system, host, journal, lease, sockets=sockets, **chance)
+        super().__init__(system, host, journal, lease, sockets=sockets, **more)
         self._options = options
         self.exit_code = 0
         #: What was wanted before ``hook-emperor-start`` was done.
@@ -141,6 +142,7 @@ class Emperor(Realm):
         first, self._first = self._first, []
         for wanted in first:
             self.handle(wanted, self._now)
+        self.announce()
 
     def _started(self, child: str) -> None:
         """``hook-emperor-start`` has been carried out, or has failed: then there is no Emperor."""
@@ -192,9 +194,10 @@ class Emperor(Realm):
         return None
 
     def birth_of(self, vassal: Vassal) -> Birth:
+        env = self._options.environment_of(vassal)
         birth = Birth(
             kind="master",
-            vassal=vassal,
+            vassal=vassal if env == vassal.env else msgspec.structs.replace(vassal, env=env),
             beat=beat_interval(vassal.heartbeat, self.lease.tolerance),
             tolerance=self.lease.tolerance,
             probe=self.lease.probe,
@@ -282,6 +285,7 @@ class Emperor(Realm):
         self._quitting = True
         self._quit_at = self._now
         self.journal.log("INFO", f"{why}: stopping every vassal", self._now, event="quit")
+        self.take_leave()
         self.supervise(self._starting, Shutdown())
         self.halt_all()
         self._finish()

@@ -18,7 +18,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
-from signal import SIGKILL
+from signal import SIGKILL, SIGTERM
 from typing import Protocol
 
 import msgspec
@@ -30,7 +30,7 @@ from pyemperor.actors.deadlines import Deadlines
 from pyemperor.actors.delivery import Delivery
 from pyemperor.actors.intake import Intake
 from pyemperor.actors.outcome import Outcome, named
-from pyemperor.actors.script import LOOK, UNKNOWN, Process, Ready, Script, Spawn
+from pyemperor.actors.script import GRACE, LOOK, UNKNOWN, Process, Ready, Script, Spawn
 from pyemperor.actors.wires import Request, Wire
 from pyemperor.protocol.errors import RequestError
 from pyemperor.protocol.redirects import redirected
@@ -69,6 +69,8 @@ class Exchange:
     _process: Process | None = None
     _settled = False  # it takes long enough that the client may leave
     _drains = False  # the client was given its time to drain
+    #: The signal that asks the script to end, and the seconds until SIGKILL.
+    _farewell: tuple[int, float] = SIGTERM, GRACE
     _blind = False  # there is no descriptor that tells of the script's end
 
     def __init__(
@@ -373,7 +375,7 @@ class Exchange:
             process.close()
             return
         # Its input stays open: a body that broke off must not pass for a whole one.
-        process.end(now)
+        process.end(now, *self._farewell)
         self._time.wait(process.insist(now), now)
         self._look_for_end(now)
 
@@ -419,7 +421,9 @@ class Exchange:
         if limit == "begin":
             raise refusals.begins_late(script.name, script.first_byte)
         self.outcome.harakiri = True
-        raise refusals.ends_late(script.name, script.total, self.outcome.redirects)
+        self._farewell = script.farewell, script.grace
+        doing = process.doing() if script.explain else ""
+        raise refusals.ends_late(script.name, script.total, self.outcome.redirects, doing)
 
     def _overdue(self, now: float) -> None:
         """Nothing moved for long enough: give up on whoever it waited for."""

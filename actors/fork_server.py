@@ -18,9 +18,7 @@ import contextlib
 import errno
 import faulthandler
 import gc
-import grp
 import os
-import pwd
 import resource
 import select
 import signal
@@ -35,6 +33,7 @@ import msgspec
 from loguru import logger
 from setproctitle import setproctitle
 
+from pyemperor.actors.credentials import identity_of
 from pyemperor.actors.linux import become_subreaper, living_descendants, receive_fds, send_fds
 from pyemperor.protocol.errors import LinkError
 from pyemperor.protocol.frames import decode, encode
@@ -374,22 +373,17 @@ def _settle_in(birth: Birth) -> None:
     Raises OSError or LookupError that names the option.
     """
     vassal = birth.vassal
-    user = _user(vassal) if vassal.uid and not vassal.owner else None
+    identity = identity_of(vassal)
     if vassal.owner:
         _become(vassal.owner)
     _schedule(birth)
-    if (user or vassal.gid or vassal.add_gid) and not vassal.owner:
-        name, uid, gid = user or ("", os.geteuid(), os.getegid())
-        if vassal.gid:
-            gid = _group(vassal, "gid", vassal.gid)
-        groups = os.getgrouplist(name, gid) if name and not vassal.no_initgroups else [gid]
-        groups += [_group(vassal, "add-gid", group, index) for index, group in enumerate(vassal.add_gid)]
+    if identity and not vassal.owner:
         if os.geteuid() == 0:
-            os.setgroups(list(dict.fromkeys(groups)))
-            os.setgid(gid)
-            os.setuid(uid)
-        elif (uid, gid) != (os.geteuid(), os.getegid()) or vassal.add_gid:
-            option = "uid" if user else "gid" if vassal.gid else "add-gid"
+            os.setgroups(identity.groups)
+            os.setgid(identity.gid)
+            os.setuid(identity.uid)
+        elif (identity.uid, identity.gid) != (os.geteuid(), os.getegid()) or vassal.add_gid:
+            option = "uid" if vassal.uid else "gid" if vassal.gid else "add-gid"
             found, remedy = "only root can run a vassal as another user", "remove uid, gid and add-gid"
             raise LookupError(vassal.problem(option, found, f"{remedy}, or start PyEmperor as root"))
     if vassal.umask is not None:
@@ -433,24 +427,3 @@ def _become(owner: Owner) -> None:
     os.setgroups(owner.groups)
     os.setresgid(owner.gid, owner.gid, owner.gid)
     os.setresuid(owner.uid, owner.uid, owner.uid)
-
-
-def _user(vassal: Vassal) -> tuple[str, int, int]:
-    """Name, id and group; a number may be nobody's, who then has the group of the same number."""
-    name = vassal.uid
-    try:
-        user = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
-        return user.pw_name, user.pw_uid, user.pw_gid
-    except KeyError:
-        if name.isdigit():
-            return "", int(name), int(name)
-        found = f"there is no user {name}"
-        raise LookupError(vassal.problem("uid", found, "create it, or name another one")) from None
-
-
-def _group(vassal: Vassal, option: str, name: str, index: int | None = None) -> int:
-    try:
-        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
-    except KeyError:
-        found = f"there is no group {name}"
-        raise LookupError(vassal.problem(option, found, "create it, or name another one", index)) from None

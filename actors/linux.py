@@ -130,6 +130,29 @@ def group_lives(group: int) -> bool:
     return any(stat[0] != "Z" and int(stat[1][2]) == group for stat in stats if stat)
 
 
+def group_doing(group: int) -> str:
+    """What each process of the process group ``group`` does: its name, pid, state letter, and where it waits.
+
+    That is a function of the kernel (proc(5), wchan), where the kernel tells it.
+    """
+    found = []
+    for pid in sorted(int(entry) for entry in os.listdir("/proc") if entry.isdigit()):
+        stat = _stat(pid)
+        if stat and int(stat[1][2]) == group:
+            name, waits = _words(pid, "comm"), _words(pid, "wchan")
+            found.append(f"{name} ({pid}): {stat[0]}" + f" in {waits}" * (waits not in ("", "0")))
+    return ", ".join(found)
+
+
+def _words(pid: int, name: str) -> str:
+    """A line of a process; "" where there is none, or it is not ours to read."""
+    try:
+        with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
+            return file.read(128).decode("ascii", "replace").strip()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return ""
+
+
 def children(parent: int) -> list[tuple[int, str]]:
     """Pid and state letter of the children of ``parent``; ``Z`` has died and was not waited for."""
     return [(pid, state) for pid, (its_parent, state) in _processes().items() if its_parent == parent]

@@ -16,7 +16,7 @@ from pyemperor.actors.actor import Inbox
 from pyemperor.actors.credentials import acting_as
 from pyemperor.actors.doorbell import SocketDoorbell
 from pyemperor.actors.exchange import Exchange
-from pyemperor.actors.socket_file import SocketFile, bind_file
+from pyemperor.actors.socket_file import OurFile, bind_file
 from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.options import Owner, Vassal
 from pyemperor.protocol.values import Address
@@ -27,7 +27,7 @@ class _Bound:
     sock: socket.socket
     address: Address
     #: The file of a unix socket: only ours is touched.
-    file: SocketFile | None
+    file: OurFile | None
     #: In whose name it was bound.
     owner: Owner | None = None
 

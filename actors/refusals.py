@@ -143,11 +143,11 @@ def begins_late(name: str, seconds: float) -> ScriptError:
     )
 
 
-def ends_late(name: str, seconds: float, redirects: int) -> ScriptError:
-    """It did not end in time, whatever it did, or those that led to it have left too little."""
+def ends_late(name: str, seconds: float, redirects: int, doing: str = "") -> ScriptError:
+    """It did not end in time, or those that led to it have left too little; ``doing`` what, for the log alone."""
     together = f", {redirects} local redirect{'s' * (redirects > 1)} included," if redirects else ""
     return ScriptError(
         f"{name} did not end within {seconds:g} s{together} and was ended",
         status=504,
-        remedy="raise `cgi-total-timeout` or `harakiri`",
+        remedy="raise `cgi-total-timeout` or `harakiri`" + (f"; what it did: {doing}" if doing else ""),
     )

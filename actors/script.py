@@ -13,11 +13,11 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from pyemperor.actors.actor import Inbox, Source
-from pyemperor.actors.linux import group_lives, widen
+from pyemperor.actors.linux import group_doing, group_lives, widen
 from pyemperor.actors.refusals import cannot_run
 from pyemperor.actors.spool import CHUNK, NOTHING, Spool
 
-#: Seconds between SIGTERM and SIGKILL.
+#: Seconds between the signal that asks a script to end, SIGTERM, and SIGKILL.
 GRACE = 2.0
 #: Bytes that the pipe of a large output holds; the kernel's limit for ordinary users.
 WIDE = 1 << 20
@@ -38,7 +38,8 @@ class Script(msgspec.Struct, frozen=True):
     begins and ``total`` those until its end (0: no limit). ``head_limit`` bounds its header in bytes
     (``cgi-buffer-size``). ``redirect`` is what becomes of a local redirect (RFC 3875 §6.2.2). ``persistent``
     lets it finish when the client has left (``cgi-do-not-kill-on-error``); ``warm`` runs it in a fork of the
-    vassal's warm interpreter.
+    vassal's warm interpreter. Past ``total`` it gets the signal ``farewell``, and SIGKILL after ``grace`` seconds;
+    ``explain`` has it said what it waited for (uWSGI's ``harakiri-graceful-*``, ``harakiri-verbose``).
     """
 
     path: bytes
@@ -53,6 +54,9 @@ class Script(msgspec.Struct, frozen=True):
     redirect: Literal["internal", "accel", "302"] = "internal"
     persistent: bool = False
     warm: bool = False
+    farewell: int = signal.SIGTERM
+    grace: float = GRACE
+    explain: bool = False
     #: Taken by the handler; :class:`Process` gives it back (:class:`slots.Slot`).
     slot: Any = None
 
@@ -113,7 +117,7 @@ class Process:
     """
 
     __slots__ = (
-        "_child", "_group", "_inbox", "_input", "_output", "_pidfd", "_wide",
+        "_child", "_grace", "_group", "_inbox", "_input", "_output", "_pidfd", "_wide",
         "asked_at", "ending", "pending", "pid", "script",
     )  # fmt: skip
 
@@ -130,6 +134,7 @@ class Process:
         self.ending: Ending | None = None
         #: When it was asked to end (seconds, monotonic).
         self.asked_at: float | None = None
+        self._grace = GRACE
         self._group = False  # others of its group have outlived it, and have the rest of its time
         #: Bytes of the request's body that the script has not taken yet.
         self.pending = NOTHING
@@ -280,23 +285,30 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
-    def end(self, now: float) -> None:
-        """Ask the group to end (SIGTERM); :meth:`insist` when it is time to look."""
-        self.signal(signal.SIGTERM)
-        self.asked_at = now
+    def end(self, now: float, number: int, grace: float) -> None:
+        """Ask the group to end by the signal ``number``, within ``grace`` seconds; then :meth:`insist`."""
+        self.signal(number)
+        self.asked_at, self._grace = now, grace
 
     def insist(self, now: float) -> float:
-        """Look whether the group that was asked to end has done so, and kill it after :data:`GRACE`.
+        """Look whether the group that was asked to end has done so, and kill it after its grace.
 
         The value is the time in seconds after which to look again.
         """
         assert self.asked_at is not None
-        if now >= self.asked_at + GRACE:
+        if now >= self.asked_at + self._grace:
             self.signal(signal.SIGKILL)
             self._group = False
             return GRACE
         self._group = self._left_behind()
-        return LOOK if self.ending else self.asked_at + GRACE - now
+        return LOOK if self.ending else self.asked_at + self._grace - now
+
+    def doing(self) -> str:
+        """What every process of its group does at the moment, in words."""
+        try:
+            return group_doing(self.pid)
+        except OSError as error:
+            return f"nobody can tell now: {error.strerror}"
 
     def _left_behind(self) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""The file of a unix socket, in a folder that may be somebody else's.
+"""The file of a unix socket, or with a process id, in a folder that may be somebody else's.
 
 Whoever owns the folder can put something else under the name at any moment: a link to a file of root's, say, that
 root is then to give away. So whatever is done to the file is done to one that is held by a descriptor and was seen
@@ -7,6 +7,7 @@ to be the socket (``O_PATH``, open(2)), and whatever is removed, is removed from
 
 import errno
 import os
+import secrets
 import socket
 import stat
 from collections.abc import Iterator
@@ -18,8 +19,8 @@ _UMASK = 0o177
 
 
 @dataclass(frozen=True, slots=True)
-class SocketFile:
-    """The file that was made for a socket at ``path``, known by its device and its inode."""
+class OurFile:
+    """The file that was made at ``path``, known by its device and its inode."""
 
     path: str
     device: int
@@ -60,7 +61,7 @@ class SocketFile:
         return (found.st_dev, found.st_ino) == (self.device, self.inode)
 
 
-def bind_file(sock: socket.socket, path: str, owner: tuple[int, int], mode: int) -> SocketFile:
+def bind_file(sock: socket.socket, path: str, owner: tuple[int, int], mode: int) -> OurFile:
     """Bind ``sock`` at ``path``, whose folder is made if there is none, for ``owner`` and ``mode``.
 
     The socket of a server that is gone is replaced. Raises OSError, and leaves nothing behind then.
@@ -78,13 +79,50 @@ def bind_file(sock: socket.socket, path: str, owner: tuple[int, int], mode: int)
         # but us can have put there.
         if not (stat.S_ISSOCK(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1):
             raise FileExistsError(errno.EEXIST, "somebody has put another file in the place of the socket")
-        file = SocketFile(path, found.st_dev, found.st_ino)
+        file = OurFile(path, found.st_dev, found.st_ino)
         try:
             _give(fd, owner, mode)
         except BaseException:
             file.remove()
             raise
     return file
+
+
+def replace_file(path: str, text: str) -> OurFile:
+    """Put a file with ``text`` that everybody may read in the place of another one, at once.
+
+    Nothing is followed and nothing but a plain file is replaced: whatever else has the name is a mistake. Raises
+    OSError.
+    """
+    folder, name = _folder(path), os.path.basename(path)
+    new = f".{name}.{secrets.token_hex(6)}"
+    try:
+        _check_plain(name, folder)
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        try:
+            os.write(fd, text.encode())
+            os.fchmod(fd, 0o644)
+            os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
+            found = os.fstat(fd)
+        except BaseException:
+            os.unlink(new, dir_fd=folder)
+            raise
+        finally:
+            os.close(fd)
+    finally:
+        os.close(folder)
+    return OurFile(path, found.st_dev, found.st_ino)
+
+
+def _check_plain(name: str, folder: int) -> None:
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(found.st_mode):
+        raise FileExistsError(errno.EEXIST, "it is a symbolic link, and none is followed: name its target")
+    if not stat.S_ISREG(found.st_mode):
+        raise FileExistsError(errno.EEXIST, "something that is no plain file is in the way")
 
 
 def _give(fd: int, owner: tuple[int, int], mode: int) -> None:

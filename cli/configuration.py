@@ -142,6 +142,9 @@ def kind_of(path: str) -> Literal["emperor", "vassal", "scenario"]:
     return "scenario"
 
 
+_PID_FILES = ("pidfile", "pidfile2", "safe_pidfile", "safe_pidfile2")
+
+
 def run_by(path: str) -> Scenario:
     """What ``pyemperor run`` makes of uWSGI's file of an Emperor or of one vassal.
 
@@ -150,7 +153,10 @@ def run_by(path: str) -> Scenario:
     name = os.path.splitext(os.path.basename(split_address(path)[0]))[0]
     if kind_of(path) == "vassal":
         vassal, warnings = vassal_and_warnings(path)
-        return Scenario(name, (vassal,), warnings=warnings)
+        # Who starts one vassal alone stops and reloads it by its pidfile: that is the Emperor's then.
+        pids = {option: getattr(vassal, option) for option in _PID_FILES}
+        vassal = msgspec.structs.replace(vassal, **dict.fromkeys(_PID_FILES, ""))
+        return Scenario(name, (vassal,), emperor=EmperorOptions(**pids), warnings=warnings)
     options, warnings = emperor_and_warnings(path)
     if not _is_toml(path) and not any(one.key == "log-style" for one in _loaded(path).settings):
         options = msgspec.structs.replace(options, log_style="uwsgi")

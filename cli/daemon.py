@@ -53,6 +53,7 @@ class Settled:
     def up(self) -> None:
         """Say that the Emperor is up: writes ``safe-pidfile``, and whoever waits at the terminal may go."""
         self._pids.write("safe_pidfile")
+        self._pids.write("safe_pidfile2")
         if self._parent is not None:
             self._parent.up()
 
@@ -70,6 +71,8 @@ def settled(options: EmperorOptions, *, level: str = "INFO") -> Iterator[Settled
         pids = stack.enter_context(contextlib.closing(_PidFiles(options, identity)))
         parent = stack.enter_context(into_background()) if _background(options) else None
         stack.enter_context(placing(options))  # once more: who waits at the terminal hears it as it is here
+        for name in options.unenv:
+            os.environ.pop(name, None)
         if options.umask is not None:
             os.umask(options.umask)
         _start_log(options, level)
@@ -90,7 +93,7 @@ class _PidFiles:
 
     def __init__(self, options: EmperorOptions, owner: Identity | None) -> None:
         self._files: dict[str, PidFile] = {}
-        for option in ("pidfile", "pidfile2", "emperor_pidfile", "safe_pidfile"):
+        for option in ("pidfile", "pidfile2", "emperor_pidfile", "safe_pidfile", "safe_pidfile2"):
             path = getattr(options, option)
             if path and path not in self._files:
                 self._files[path] = PidFile(option.replace("_", "-"), path, owner)

@@ -107,6 +107,8 @@ def live_as_attendant(
     log_to_stderr(birth.log_style, level=log_level(birth.traced), birth=birth)
     log = logger.bind(actor=birth.actor, event="output").info
     environment = dict(birth.vassal.env)
+    for name in birth.vassal.unenv:
+        os.environ.pop(name, None)
 
     def hands(actor: Actor) -> Hands:
         return Hands(actor.actor_inbox, environment, lambda line: log("{}", line))

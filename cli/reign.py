@@ -33,6 +33,7 @@ from pyemperor.actors.listeners import SocketVault
 from pyemperor.actors.monitor import Monitor, Rescan, Source
 from pyemperor.actors.monitor_files import EXTENSIONS, VassalFiles
 from pyemperor.actors.overseer import Overseer
+from pyemperor.actors.pid_files import PidFiles
 from pyemperor.actors.pipe import Pipe
 from pyemperor.actors.register import Register, Told
 from pyemperor.actors.stats import Stats
@@ -44,6 +45,7 @@ from pyemperor.cli.handlers import registered
 from pyemperor.cli.logs import log_statuses, reopen
 from pyemperor.cli.processes import log_level, watch_signals
 from pyemperor.cli.scenarios import read_scenario
+from pyemperor.cli.service_manager import service_manager
 from pyemperor.cli.vassal_reader import RootWarnings, VassalReader, empty_mounts
 from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.frames import encode
@@ -188,13 +190,24 @@ def _rule(
         return ImperialForkHost(actor.actor_inbox, None, vault.fds, command=command)
 
     files = "{}:{}".format(*_open_files())
+    manager = service_manager(os.environ)
+    listener = manager if link is None else None  # whoever plays a scenario is the service then
     journal = Journal("emperor")
     vassals = [Govern(vassal) for vassal in scenario.vassals]
     # A player shows nothing but what its scenario is about.
     overhear = RootWarnings().hear if link is None else lambda _: None
     for govern in vassals:
         overhear(govern)
-    emperor = Emperor(Threads(), host, journal, scenario.emperor, vault, vassals)
+    emperor = Emperor(
+        Threads(),
+        host,
+        journal,
+        scenario.emperor,
+        vault,
+        vassals,
+        listener=listener,
+        pid_files=PidFiles(),
+    )
     inbox = emperor.actor_inbox
     if link is not None:
         journal.up = Pipe(inbox, link, lambda message, _: FromParent(message), ParentLost).send
@@ -213,6 +226,8 @@ def _rule(
     emperor.run_here()
     if monitor is not None:
         monitor.stop()
+    if listener is not None:
+        listener.notify("STATUS=The Emperor is buried.")
     if emperor.failure is not None:
         return _EX_SOFTWARE
     logger.bind(actor="emperor", event="buried").info("the Emperor is buried: every process has ended")

@@ -150,12 +150,15 @@ class EmperorOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     no_initgroups: bool = _default("emperor", "no-initgroups")
     #: None leaves it.
     umask: int | None = _default("emperor", "umask")
+    env: tuple[tuple[str, str], ...] = _default("emperor", "env")
+    unenv: tuple[str, ...] = _default("emperor", "unenv")
     chdir: str = _default("emperor", "chdir")
     daemonize: str = _default("emperor", "daemonize")
     daemonize2: str = _default("emperor", "daemonize2")
     pidfile: str = _default("emperor", "pidfile")
     pidfile2: str = _default("emperor", "pidfile2")
     safe_pidfile: str = _default("emperor", "safe-pidfile")
+    safe_pidfile2: str = _default("emperor", "safe-pidfile2")
     emperor_pidfile: str = _default("emperor", "emperor-pidfile")
     control_socket: str = _default("emperor", "control-socket")
     log_style: str = _default("emperor", "log-style")
@@ -188,6 +191,11 @@ class EmperorOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     def after_vassals(self) -> tuple[Step, ...]:
         """What is done when a vassal has ended."""
         return named("vassals-stop-hook", self.vassals_stop_hook)
+
+    def environment_of(self, vassal: "Vassal") -> tuple[tuple[str, str], ...]:
+        """The variables for the scripts of ``vassal``: of two with one name its own, and none that is unset."""
+        given = {**dict(self.env), **dict(vassal.env)}
+        return tuple((name, value) for name, value in given.items() if name not in vassal.unenv)
 
 
 class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -242,6 +250,9 @@ class Vassal(Ancillary, frozen=True, forbid_unknown_fields=True, rename="kebab")
     #: As asked for; what is sent is at most a third of the Emperor's tolerance. 0: none.
     heartbeat: float = _default("vassal", "heartbeat")
     harakiri: float = _default("vassal", "harakiri")
+    harakiri_verbose: bool = _default("vassal", "harakiri-verbose")
+    harakiri_graceful_timeout: float = _default("vassal", "harakiri-graceful-timeout")
+    harakiri_graceful_signal: int = _default("vassal", "harakiri-graceful-signal")
     on_demand: bool = _default("vassal", "on-demand")
     cheap: bool = _default("vassal", "cheap")
     #: 0: never.
@@ -283,6 +294,11 @@ class Vassal(Ancillary, frozen=True, forbid_unknown_fields=True, rename="kebab")
     cpu_affinity: int = _default("vassal", "cpu-affinity")
     prio: int = _default("vassal", "prio")
     env: tuple[tuple[str, str], ...] = _default("vassal", "env")
+    unenv: tuple[str, ...] = _default("vassal", "unenv")
+    pidfile: str = _default("vassal", "pidfile")
+    pidfile2: str = _default("vassal", "pidfile2")
+    safe_pidfile: str = _default("vassal", "safe-pidfile")
+    safe_pidfile2: str = _default("vassal", "safe-pidfile2")
     disable_logging: bool = _default("vassal", "disable-logging")
     touch_reload: tuple[str, ...] = _default("vassal", "touch-reload")
     touch_chain_reload: tuple[str, ...] = _default("vassal", "touch-chain-reload")
@@ -375,6 +391,8 @@ MOST_ADDRESSES = 60
 LARGEST_VASSAL = 128 * 1024
 #: Vassal options that only the system can judge, when they are used.
 _TRIED = ("socket", "http-socket", "chown-socket", "uid", "gid", "add-gid", "chdir", "prio", "logto", "logto2")
+#: Characters of what the Emperor's ``env`` adds to them.
+LARGEST_ENVIRONMENT = 32 * 1024
 #: Vassal options that are another name for a field of its supervision.
 _INTO_SUPERVISION = {"reload_mercy": "mercy", "start_timeout": "start_timeout"}
 
@@ -389,6 +407,9 @@ def emperor_from(
     options = _ROWS["emperor"]
     given = read(options, table, report, base=base, scale=scale)
     places = _places(table, options, report)
+    size = sum(len(name) + len(value) for name, value in given.get("env", ()))
+    if size > LARGEST_ENVIRONMENT:
+        report.at("env").problem(f"{size} characters in all", f"at most {LARGEST_ENVIRONMENT}")
     return EmperorOptions(**{**_defaults("emperor", scale), **given}, places=places)
 
 

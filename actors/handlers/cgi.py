@@ -142,6 +142,9 @@ class _Cgi:
             redirect=options.cgi_local_redirect,
             persistent=options.cgi_do_not_kill_on_error,
             warm=mount.warm and not before and not helper,
+            farewell=options.harakiri_graceful_signal,
+            grace=options.harakiri_graceful_timeout,
+            explain=options.harakiri_verbose,
             slot=_taken(mount.slots),
         )
 

@@ -16,10 +16,9 @@ LOGS: tuple[Option, ...] = (
         Option("", "touch-logreopen", PATH, (), "open the log file again when this file is touched", repeat=True),
         Option("", "touch-logrotate", PATH, (), "rotate the log file when this file is touched", repeat=True),
         Option("", "logfile-chmod", MODE, None, "permission bits of the log file"),
-        Option("", "log-date", SWITCH, "", "begin lines with the time: true, or a format of strftime(3)",
-               aliases=("logdate",)),
+        Option("", "log-date", SWITCH, "", "begin lines with the time: true, or text, a format of strftime(3)",
+               aliases=("logdate", "log-prefix")),
         planned("", "logfile-chown", OWNERS, "owner of the log file", why="it is uid's"),
-        planned("", "log-prefix", TEXT, "begin lines with this", why="lines say whose they are; " + _STYLE),
         planned("", "log-truncate", FLAG, "empty the log file at the start", why="log-maxsize keeps it small"),
         planned("", "log-syslog", TEXT, "log to syslog", why="systemd's journal has the log without logto"),
         planned("", "log-socket", ADDRESS, "log to a UDP or unix socket"),
@@ -74,7 +73,8 @@ LOGS: tuple[Option, ...] = (
     *everywhere(
         planned("", "master-fifo", PATH, "take commands at a named pipe", repeat=True,
                 why="pyemperor status, reload, stop"),
-        planned("", "notify-socket", PATH, "say there when ready"),
+        planned("", "notify-socket", PATH, "log what is said there", why="uWSGI's is for a subscription server; "
+                "systemd's $NOTIFY_SOCKET is heeded without an option"),
         planned("", "alarm", TEXT, "what to do at an alarm", repeat=True),
         planned("", "log-alarm", TEXT, "alarm at a line that fits", "alarm-log", repeat=True),
         planned("", "snmp", ADDRESS, "serve SNMP"),

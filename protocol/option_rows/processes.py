@@ -7,7 +7,6 @@ from pyemperor.protocol.tables import Option, accepted, planned
 from pyemperor.protocol.values import COUNT, FLAG, INTEGER, MEGABYTES, PATH, SIZE, TEXT, TIME
 
 _ALWAYS = "it is always so"
-_SIGTERM = "a script that takes too long gets SIGTERM, and SIGKILL if it lives on"
 
 PROCESSES: tuple[Option, ...] = (
     Option("vassal", "processes", COUNT, 1, "worker processes", least=1, most=1024, aliases=("workers",)),
@@ -67,9 +66,10 @@ PROCESSES: tuple[Option, ...] = (
     # time limits of requests
     Option("vassal", "harakiri", TIME, 0.0, "end the script of a request that takes longer, and nothing else; "
            "0: never"),
-    planned("vassal", "harakiri-verbose", FLAG, "log more when a request is ended"),
-    planned("vassal", "harakiri-graceful-timeout", TIME, "time between the signal and SIGKILL", why=_SIGTERM),
-    planned("vassal", "harakiri-graceful-signal", COUNT, "signal before SIGKILL", why=_SIGTERM),
+    Option("vassal", "harakiri-verbose", FLAG, False, "log what the script and its children wait for then"),
+    Option("vassal", "harakiri-graceful-timeout", TIME, 2.0, "time between the signal and SIGKILL"),
+    Option("vassal", "harakiri-graceful-signal", COUNT, 15, "number of the signal before SIGKILL", least=1,
+           most=64),
     planned("vassal", "harakiri-queue-threshold", COUNT, "end slow requests only when so many wait",
             why="harakiri is the same however many wait"),
     accepted("vassal", "harakiri-no-arh", FLAG, "no limit for what follows a request", "nothing does",

@@ -79,6 +79,45 @@ def test_harakiri_ends_the_script_and_not_its_neighbour(tmp_path: Path) -> None:
         assert site.server.workers("limits") == [worker, other]
 
 
+def test_harakiri_ends_a_script_in_the_manner_that_was_asked_for(tmp_path: Path) -> None:
+    """uWSGI's harakiri-graceful-signal and -timeout (2.0.22): the script has that long for its own last words."""
+    options = """
+harakiri = 0.5
+harakiri-graceful-signal = 10
+harakiri-graceful-timeout = 60
+cgi-timeout = 300
+"""
+    for site in site_with(tmp_path, options):
+        script = "trap 'sleep 2.5; echo last $$ >&2; exit 0' USR1; trap 'echo term $$ >&2' TERM"
+        path = site.script("graceful.cgi", f"{script}\n{HELLO}; while :; do sleep 0.05; done")
+        answer = site.uwsgi(path)
+        assert (answer.status, answer.cut) == (200, True)
+        assert site.logged(path)["exit"] == 0, "it was killed before the time it was given was over"
+        assert pids(site, "last")
+        assert not any("term" in record["message"] for record in site.server.log)
+
+
+def test_harakiri_without_grace_is_sigkill(tmp_path: Path) -> None:
+    """harakiri-graceful-timeout = 0, which is uWSGI's own way."""
+    for site in site_with(tmp_path, "harakiri = 0.5\nharakiri-graceful-timeout = 0"):
+        path = site.script("stubborn.cgi", "trap '' TERM; while :; do sleep 0.05; done")
+        assert site.uwsgi(path).status == 504
+        record = site.logged(path)
+        assert record["signal"] == "SIGKILL"
+        assert 500 <= record["msecs"] < 2400, "GRACE was given"
+
+
+def test_harakiri_verbose_says_what_the_script_and_its_children_did(tmp_path: Path) -> None:
+    for site in site_with(tmp_path, "harakiri = 0.5\nharakiri-verbose = true"):
+        path = site.script("hangs.cgi", "sleep 1000")
+        answer = site.uwsgi(path)
+        assert answer.status == 504
+        record = site.logged(path)
+        pid = record["script_pid"]
+        assert re.search(rf"what it did: .*\({pid}\): S.*, sleep \(\d+\): S", record["remedy"])
+        assert "sleep (" not in answer.text, "what runs here is none of the client's business"
+
+
 def test_a_script_within_its_limits_is_left_alone(limits: Site) -> None:
     path = limits.script("within.cgi", f"sleep 0.1; {HELLO}; sleep 0.4; printf world")
     assert limits.uwsgi(path).text == "helloworld"

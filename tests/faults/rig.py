@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from pyemperor.protocol.messages import Inject, Trace
 
 #: Seconds until an event that must come has come, on a machine that is busy.
 PATIENCE = 15.0
+
 
 class Client:
     """One HTTP request over a unix socket, sent at once; who serves it may come later."""
@@ -54,10 +55,18 @@ class Client:
 class Server:
     """``pyemperor run`` in ``folder``; :attr:`log` has the entries of its log so far.
 
-    With ``files`` it may have so many open, and may raise that limit.
+    With ``files`` it may have so many open, and may raise that limit. ``environment`` is added to ours.
     """
 
-    def __init__(self, folder: Path, *, linked: bool = False, file: str = "s.toml", files: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        linked: bool = False,
+        file: str = "s.toml",
+        files: int = 0,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
         self.log: list[dict[str, Any]] = []
         self._mark = 0
@@ -82,6 +91,7 @@ class Server:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             pass_fds=passed,
+            env={**os.environ, **(environment or {})},
             process_group=0,
         )
         if linked:

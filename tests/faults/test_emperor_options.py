@@ -125,3 +125,26 @@ def test_workers_have_their_processors_and_their_priority(serve: Serve, folder: 
     assert (status, nice) == (200, "5")
     assert int(affinity.rsplit(" ", 1)[1]) in cpus
     assert server.stop() == 0
+
+
+def test_env_of_the_emperor_reaches_every_vassal(serve: Serve, vassals: Path, folder: Path) -> None:
+    """uWSGI's vassals inherit it. A vassal's own wins, and ``unenv`` is the last word; attendants see the same."""
+    script = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'; exec env\n"
+    (folder / "cgi" / "env.cgi").write_text(script)
+    (folder / "cgi" / "env.cgi").chmod(0o755)
+    seen = folder / "seen"
+    ini = f"env = MINE=own\nunenv = GONE\nunenv = EMPEROR_HAS\nexec-pre-app = sh -c 'env > {seen}'\n"
+    (vassals / "ini.ini").write_text(TEXT.format(name="ini") + ini)
+    options = 'env = ["ALL=one", "MINE=other", "GONE=1"]\nunenv = "EMPEROR_HAS_NOT"\n'
+    given = {"EMPEROR_HAS": "1", "EMPEROR_HAS_NOT": "1", "EMPEROR_KEEPS": "1"}
+    server = serve({"app": ""}, FOLDER + options, environment=given)
+    server.ready("master:app", "master:ini")
+
+    def variables(text: str) -> dict[str, str]:
+        found = dict(line.split("=", 1) for line in text.splitlines())
+        return {name: found[name] for name in ("ALL", "MINE", "GONE", *given) if name in found}
+
+    assert variables(server.get("env.cgi")[1]) == {"ALL": "one", "MINE": "other", "GONE": "1"}
+    assert variables(server.get("env.cgi", "ini")[1]) == {"ALL": "one", "MINE": "own"}
+    assert variables(seen.read_text()) == {"ALL": "one", "MINE": "own", "EMPEROR_KEEPS": "1"}
+    assert server.stop() == 0

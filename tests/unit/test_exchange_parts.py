@@ -17,7 +17,7 @@ from pyemperor.actors.deadlines import Deadlines
 from pyemperor.actors.delivery import Delivery
 from pyemperor.actors.intake import Intake
 from pyemperor.actors.outcome import Outcome
-from pyemperor.actors.script import Process, Script
+from pyemperor.actors.script import GRACE, Process, Script
 from pyemperor.actors.slots import Slots
 from pyemperor.actors.wires import Request, UwsgiWire
 from pyemperor.protocol.errors import RequestError
@@ -68,7 +68,7 @@ def test_whoever_was_asked_to_end_sees_no_end_of_its_body(
     process = started(inbox, "trap '' TERM; while :; do sleep 1; done", body=True)
     intake.begin(process)
     client.missing = 0  # all of it is here
-    process.end(monotonic())
+    process.end(monotonic(), signal.SIGTERM, GRACE)
     process.pending.clear()
     assert not intake.feed()
     assert process.listens

@@ -7,6 +7,7 @@ import pytest
 
 from pyemperor.protocol.errors import ConfigError
 from pyemperor.protocol.options import (
+    LARGEST_ENVIRONMENT,
     OPTIONS,
     Address,
     Backoff,
@@ -326,3 +327,14 @@ def test_throttles_are_the_delays_of_whoever_asks_for_none() -> None:
     assert (slow.initial, slow.max) == (90.0, 90.0)
     both = supervision_under(EmperorOptions(emperor_throttle=2.0, emperor_max_throttle=180.0), 0.5).backoff
     assert (both.initial, both.max) == (1.0, 90.0)
+
+
+def test_more_environment_than_travels_is_refused() -> None:
+    notes = report()
+    emperor_from({"env": ["A=" + "x" * LARGEST_ENVIRONMENT]}, notes)
+    assert [(problem.key, problem.found) for problem in notes.problems] == [("env", "32769 characters in all")]
+
+
+def test_log_prefix_is_log_date_as_in_uwsgi() -> None:
+    """uwsgi_opt_log_date: ``log-prefix = shop %Y`` begins every line with "shop 2026 - "."""
+    assert vassal(log_prefix="shop %Y").log_date == "shop %Y"
