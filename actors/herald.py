@@ -15,6 +15,7 @@ from pyemperor.actors.pid_files import PidFiles
 from pyemperor.actors.province import Province
 from pyemperor.actors.realm import Realm
 from pyemperor.actors.succession import Event
+from pyemperor.protocol.escapes import printable
 from pyemperor.protocol.messages import State
 
 #: Seconds within which changes are told together, and after which what was not taken is said again.
@@ -178,6 +179,4 @@ class Herald(Realm):
 
 
 def _in_words(vassal: VassalStatus) -> str:
-    """A name is what somebody has called a file: it must not end the line."""
-    name = "".join(char if char.isprintable() else "?" for char in vassal.name)
-    return f"{name} is {vassal.state}"
+    return f"{printable(vassal.name)} is {vassal.state}"

@@ -1,5 +1,6 @@
 """A real server in processes of its own. What it says tells what happens, so that nothing is polled for."""
 
+import contextlib
 import json
 import os
 import select
@@ -255,7 +256,8 @@ class Server:
         self.process.kill()
         self.process.wait()
         for pid in living_descendants([os.getpid()]):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
             await_end(pid)
         for fd in self._fifos.values():
             os.close(fd)
