@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pyemperor.actors.administration import Outcome, Reload, VassalStatus
-from pyemperor.actors.overseer import Child
 from pyemperor.actors.pid_files import PidFiles
 from pyemperor.actors.province import Province
 from pyemperor.actors.realm import Realm
@@ -152,9 +151,8 @@ class Herald(Realm):
         self._changed()
         self._write_pid(province)
 
-    def _enter(self, child: Child, state: State, reason: str = "", pid: int = 0) -> None:
-        super()._enter(child, state, reason, pid)
-        if owner := self._owners.get(child.key.name):
+    def child_enters(self, child: str) -> None:
+        if owner := self._owners.get(child):
             self._changed()
             self._write_pid(owner[0])
 

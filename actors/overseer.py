@@ -284,8 +284,9 @@ class Overseer(Actor):
                 else:
                     self.supervise(child.group, supervision.StartFailed(key.name, key.generation, why))
 
-    def _enter(self, child: Child, state: State, reason: str = "", pid: int = 0) -> None:
-        child.state, child.reason = state, reason
+    def _enter(self, child: Child, state: State, reason: str = "", pid: int = 0, *, later: str = "") -> None:
+        """Log that ``child`` is in ``state``, and why; ``later`` is for those who have not read the line before."""
+        child.state, child.reason = state, later or reason
         self.journal.state(child.birth.actor, state, self._now, pid, reason)
         self.child_enters(child.key.name)
 
@@ -308,9 +309,8 @@ class Overseer(Actor):
                 child = self._children[name]
                 state = State.CURSED if cursed else State.BACKOFF
                 delay = until - self._now
-                self._enter(child, state, f"next start in {delay:.1f} s")
-                # Why it died has been logged; who asks later has not heard it.
-                child.reason = "; ".join(filter(None, (child.ended.detail, f"next start {delay:.1f} s later")))
+                later = "; ".join(filter(None, (child.ended.detail, f"next start {delay:.1f} s later")))
+                self._enter(child, state, f"next start in {delay:.1f} s", later=later)
                 self.child_waits(name, until)
             case supervision.Report():
                 self._report(group, command)

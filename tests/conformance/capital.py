@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,8 @@ class Capital:
         self.emperor.wait()
         Server.running.discard(self.emperor.pid)
         for pid in living_descendants([os.getpid()], besides=Server.running):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
             gone(pid)
         self._reader.join(PATIENCE)
         for fd in self._fifos.values():
