@@ -285,7 +285,7 @@ class Overseer(Actor):
                     self.supervise(child.group, supervision.StartFailed(key.name, key.generation, why))
 
     def _enter(self, child: Child, state: State, reason: str = "", pid: int = 0, *, later: str = "") -> None:
-        """Log that ``child`` is in ``state``, and why; ``later`` is for those who have not read the line before."""
+        """Log that ``child`` is in ``state``, and why; ``later`` is for who has not read the line before."""
         child.state, child.reason = state, later or reason
         self.journal.state(child.birth.actor, state, self._now, pid, reason)
         self.child_enters(child.key.name)
