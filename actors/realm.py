@@ -188,6 +188,13 @@ class Realm(Generations):
         succession = province.succession
         if succession.present is not None:
             claim = province.claims[succession.present]
+            try:
+                self.bind_again(claim)
+            except ConfigError as error:
+                why = "; ".join(map(str, error.problems))
+                self._log(province, "ERROR", f"cannot be absolved: {why}", "absolve")
+                asked.note(Outcome(absolve.name, False, why))
+                return asked.future
             self.supervise(claim, supervision.Absolve(claim))
         runs = succession.present is not None or succession.asleep
         asked.note(Outcome(absolve.name, runs, "" if runs else "it does not run"))
