@@ -149,7 +149,7 @@ class Generations(Overseer):
         return claim
 
     def bind_again(self, claim: str) -> None:
-        """Bind what an exiled generation has given up; one that holds its sockets keeps them. Raises ConfigError."""
+        """Bind what a generation in exile has given up; any other holds its sockets. Raises ConfigError."""
         self._sockets.bind(self._births[claim].vassal, claim, self._claims_of(self._owners[claim][0].name))
 
     def _claims_of(self, name: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pykka
 
-from pyemperor.actors.administration import Answer, Govern, Moments, Outcome, VassalStatus
+from pyemperor.actors.administration import Answer, Govern, Moments, Origin, Outcome, VassalStatus
 from pyemperor.actors.doorbell import Doorbell
 from pyemperor.actors.overseer import Child
 from pyemperor.actors.succession import Succession
@@ -49,6 +49,7 @@ class Province:
     succession: Succession = field(default_factory=Succession)
     #: The newest configuration that was taken.
     vassal: Vassal | None = None
+    origin: Origin | None = None
     #: What waits for an address that is taken.
     unbound: Govern | None = None
     #: By generation, the id of its group and of its child, which is its claim to the sockets too.
@@ -87,6 +88,8 @@ class Province:
             requests=beat.requests,
             loyal=self.loyal,
             attendants=tuple(chain.from_iterable(self.attendants.get(one, ()) for one in succession.live)),
+            origin=self.origin,
+            on_demand=str(self.vassal.addresses[0]) if self.vassal and self.vassal.on_demand else "",
         )
 
     def _state(self, child: Child | None) -> str:

@@ -15,7 +15,7 @@ import pykka
 
 from pyemperor import __version__
 from pyemperor.actors.actor import Mail, System
-from pyemperor.actors.administration import Census, Moments, VassalStatus
+from pyemperor.actors.administration import Census, Moments, Origin, VassalStatus
 from pyemperor.actors.linux import started_at
 from pyemperor.actors.reception import Reception, Visitor
 from pyemperor.protocol.messages import State
@@ -96,7 +96,7 @@ def document(found: Found, options: EmperorOptions, offset: float) -> bytes:
         "uid": os.geteuid(),
         "gid": os.getegid(),
         "cwd": os.getcwd(),
-        "emperor": list(options.emperor),
+        "emperor": [uri.rpartition("://")[2] for uri in options.emperor],
         "emperor_tyrant": int(options.emperor_tyrant),
         "throttle_level": 0,
         "vassals": [_vassal(status, moments, offset) for status, moments in found],
@@ -108,12 +108,13 @@ def document(found: Found, options: EmperorOptions, offset: float) -> bytes:
 def _vassal(status: VassalStatus, moments: Moments, offset: float) -> dict[str, object]:
     pid = status.pids[0] if status.pids else -1
     uid, gid = _owner(pid)
+    origin = status.origin or Origin(status.name)
     serves = status.state in _SERVES
     return {
-        "id": status.name,
+        "id": origin.id,
         "pid": pid,
-        "born": 0,
-        "last_mod": 0,
+        "born": _epoch(moments.born, offset),
+        "last_mod": int(origin.modified),
         "last_heartbeat": _epoch(moments.heartbeat, offset),
         "loyal": int(status.loyal),
         "ready": int(serves or status.state == "PAUSED"),
@@ -125,12 +126,13 @@ def _vassal(status: VassalStatus, moments: Moments, offset: float) -> dict[str, 
         "last_run": int(started_at(pid) or 0) if pid > 0 else 0,
         "cursed": _epoch(moments.wait_began, offset) if status.state == State.CURSED else 0,
         "zerg": 0,
-        "on_demand": "",
+        "on_demand": status.on_demand,
         "uid": uid,
         "gid": gid,
-        "monitor": "",
+        "monitor": origin.monitor,
         "respawns": status.restarts,
         # ours
+        "name": status.name,
         "state": status.state,
         "generation": status.generation,
         "workers_ready": status.ready,
@@ -141,7 +143,7 @@ def _vassal(status: VassalStatus, moments: Moments, offset: float) -> dict[str, 
 
 def _listed(status: VassalStatus, moments: Moments, offset: float) -> dict[str, object]:
     return {
-        "id": status.name,
+        "id": (status.origin or Origin(status.name)).id,
         "throttle_level": round(moments.wait * 1000),
         "attempt": status.restarts,
         "first_attempt": _epoch(moments.first_run, offset),

@@ -109,7 +109,7 @@ class Capital:
         """Write a vassal's file, and wait until it serves."""
         since = self.now
         file = self.write(name, more, text)
-        self.said(rf"vassal {re.escape(name)} is ready to accept requests", since)
+        self.said(rf"vassal {re.escape(name)}.ini is ready to accept requests", since)
         return file
 
     def status(self, name: str) -> control.VassalReport:

@@ -220,7 +220,7 @@ def test_a_vassal_is_warned_of_again_only_when_it_runs_as_root_again(tmp_path: P
         emperor.reload("site")
         since = emperor.now
         os.kill(emperor.status("site").pids[0], signal.SIGKILL)
-        emperor.said("vassal site is ready to accept requests", since)
+        emperor.said("vassal site.ini is ready to accept requests", since)
         renew("uid = nobody\n")
         assert emperor.count(warning) == 1, "it always ran as root, until it did not"
         renew("")

@@ -318,7 +318,8 @@ def test_an_exiled_vassal_refuses_who_comes_until_its_file_is_changed(serve: Ser
     (vassals / "app.toml").write_text(text + BAD)
     server = serve({"still": ""}, FOLDER)
     server.until(actor="master:app", state="EXILED")
-    addresses = [vassals.parent / "app.http", vassals.parent / "app.sock", ("127.0.0.1", port)]
+    folder = vassals.parent
+    addresses: list[Path | tuple[str, int]] = [folder / "app.http", folder / "app.sock", ("127.0.0.1", port)]
     assert all(map(refused, addresses))
     server.signal("emperor", signal.SIGURG)  # absolves it: in vain
     server.until(actor="master:app", state="EXILED")
@@ -338,9 +339,9 @@ def test_who_waits_for_a_vassal_that_is_exiled_is_let_go(serve: Serve, vassals: 
     (vassals / "app.toml").write_text(listens(port := free_port()) + "on-demand = true\n" + BAD)
     server = serve({"still": ""}, FOLDER)
     server.until(actor="master:app", state="SLEEPING")
-    with connect(("127.0.0.1", port) if kind == "tcp" else vassals.parent / "app.sock") as waiting:
-        with contextlib.suppress(ConnectionResetError):
-            assert waiting.recv(1) == b""
+    address = ("127.0.0.1", port) if kind == "tcp" else vassals.parent / "app.sock"
+    with contextlib.suppress(ConnectionResetError), connect(address) as waiting:
+        assert waiting.recv(1) == b""
     server.until(actor="master:app", state="EXILED")
     assert server.get(vassal="still") == (200, "hello \n")
     assert server.stop() == 0
