@@ -153,9 +153,6 @@ class VassalStatus:
     loyal: bool = False
     #: The processes beside its workers, in the order of their masters.
     attendants: tuple[Attending, ...] = ()
-    origin: Origin | None = None
-    #: Where it waits when it starts on demand; "" when it does not.
-    on_demand: str = ""
 
 
 @dataclass(slots=True)
@@ -175,4 +172,15 @@ class Moments:
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """Ask for the status of every vassal and its moments (``emperor-stats``): pairs, by name."""
+    """Ask for a :class:`Record` of every vassal, by name (``emperor-stats``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """All that is known of one vassal."""
+
+    status: VassalStatus
+    moments: Moments
+    origin: Origin
+    #: The first address at which it waits when it starts on demand; "" when it does not.
+    on_demand: str = ""

@@ -53,7 +53,7 @@ class Realm(Generations):
             case Status():
                 return [self._provinces[name].status(self.child) for name in sorted(self._provinces)]
             case Census():
-                return [(p.status(self.child), replace(p.moments)) for _, p in sorted(self._provinces.items())]
+                return [self._provinces[name].record(self.child) for name in sorted(self._provinces)]
             case Reload():
                 return self._reload(message)
             case RenewWorkers():

@@ -14,7 +14,7 @@ import pykka
 import pytest
 
 from pyemperor.actors.actor import Threads
-from pyemperor.actors.administration import Census, Moments, VassalStatus
+from pyemperor.actors.administration import Census, Moments, Origin, Record, VassalStatus
 from pyemperor.actors.stats import MOST, Stats
 from pyemperor.protocol.options import EmperorOptions
 from tests.faults.rig import Serve, Server
@@ -132,9 +132,10 @@ def test_the_socket_is_not_everybodys(serve: Serve) -> None:
 class _Crowded(pykka.ThreadingActor):
     """An Emperor of so many vassals that no socket takes the document at once."""
 
-    def on_receive(self, message: object) -> list[tuple[VassalStatus, Moments]]:
+    def on_receive(self, message: object) -> list[Record]:
         assert message == Census()
-        return [(VassalStatus(f"v{number}", "STABLE", 1, (), 0), Moments()) for number in range(3000)]
+        names = [f"v{number}" for number in range(3000)]
+        return [Record(VassalStatus(name, "STABLE", 1, (), 0), Moments(), Origin(name)) for name in names]
 
 
 def test_who_does_not_read_and_who_come_in_crowds_hold_up_nobody(tmp_path: Path) -> None:
