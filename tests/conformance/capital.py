@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -165,9 +165,11 @@ class Capital:
         self.emperor.kill()
         self.emperor.wait()
         Server.running.discard(self.emperor.pid)
-        for pid in living_descendants([os.getpid()], besides=Server.running):
-            os.kill(pid, signal.SIGKILL)
-            gone(pid)
+        while left := living_descendants([os.getpid()], besides=Server.running):
+            for pid in left:
+                with suppress(ProcessLookupError):  # whoever supervises it may have been quicker
+                    os.kill(pid, signal.SIGKILL)
+                assert gone(pid)
         self._reader.join(PATIENCE)
         for fd in self._fifos.values():
             os.close(fd)
