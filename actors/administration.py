@@ -23,16 +23,30 @@ from pyemperor.protocol.options import Vassal
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a vassal comes from, in uWSGI's terms.
+
+    ``id`` is what uWSGI calls it (``shop.ini``), ``monitor`` the folder or the pattern in which it was found.
+    """
+
+    id: str
+    monitor: str = ""
+    #: When its file was changed last, in seconds since 1970.
+    modified: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Govern:
     """Run this vassal from now on; one that runs already gives way to a new generation of it.
 
     ``reread`` has its configuration read again: another ``Govern``, or a ``Refuse``, follows. None: it is fixed.
-    ``formerly`` is the name under which it ran until now.
+    ``formerly`` is the name under which it ran until now. ``origin`` is None for one that no monitor has found.
     """
 
     vassal: Vassal
     reread: Callable[[], object] | None = field(default=None, compare=False)
     formerly: str = ""
+    origin: Origin | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,7 @@ class Refuse:
     problems: tuple[Problem, ...]
     reread: Callable[[], object] | None = field(default=None, compare=False)
     stop: bool = False
+    origin: Origin | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +159,8 @@ class VassalStatus:
 class Moments:
     """When something happened to a vassal last, in monotonic seconds; None: never."""
 
+    #: The Emperor was told of it.
+    born: float | None = None
     first_run: float | None = None
     ready: float | None = None
     loyal: float | None = None
@@ -155,4 +172,15 @@ class Moments:
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """Ask for the status of every vassal and its moments (``emperor-stats``): pairs, by name."""
+    """Ask for a :class:`Record` of every vassal, by name (``emperor-stats``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """All that is known of one vassal."""
+
+    status: VassalStatus
+    moments: Moments
+    origin: Origin
+    #: The first address at which it waits when it starts on demand; "" when it does not.
+    on_demand: str = ""

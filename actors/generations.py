@@ -142,11 +142,18 @@ class Generations(Overseer):
         name = vassal.name
         claim = f"{name}/{next(self._numbers)}" if name in self._names_used else name
         self._names_used.add(name)
-        sharing = [other for other, (owner, _) in self._owners.items() if owner.name == name]
+        sharing = self._claims_of(name)
         if province.next_claim:
             sharing.append(province.next_claim)
         self._sockets.bind(vassal, claim, sharing)
         return claim
+
+    def bind_again(self, claim: str) -> None:
+        """Bind what a generation in exile has given up; any other holds its sockets. Raises ConfigError."""
+        self._sockets.bind(self._births[claim].vassal, claim, self._claims_of(self._owners[claim][0].name))
+
+    def _claims_of(self, name: str) -> list[str]:
+        return [claim for claim, (owner, _) in self._owners.items() if owner.name == name]
 
     def wait_for_address(self, province: Province, govern: Govern, problems: Iterable[Problem]) -> None:
         """Try again to govern the vassal when an address may be free."""
@@ -276,6 +283,12 @@ class Generations(Overseer):
         return owner is not None and owner[0].succession.rising == owner[1]
 
     # ---- what masters do ------------------------------------------------------------------------------------
+
+    def child_enters(self, child: str) -> None:
+        found = self.child(child)
+        # Nobody will accept: who waits is refused, as who comes is. One that is cursed comes back by itself.
+        if child in self._owners and found is not None and found.state is State.EXILED:
+            self._sockets.release(child)
 
     def child_up(self, child: str) -> None:
         if owner := self._owners.get(child):

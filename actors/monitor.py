@@ -18,7 +18,7 @@ import pykka
 from loguru import logger
 
 from pyemperor.actors.actor import Actor, Inbox, System
-from pyemperor.actors.administration import Dismiss, Govern, Refuse
+from pyemperor.actors.administration import Dismiss, Govern, Origin, Refuse
 from pyemperor.actors.clock import Timer
 from pyemperor.actors.monitor_diff import Appeared, Change, Changed, Renamed, Vanished, Watchlist
 from pyemperor.actors.monitor_files import touched
@@ -71,6 +71,9 @@ class Source(Protocol):
 
     def place(self, key: str) -> str:
         """What tells it from a vassal of the same name elsewhere."""
+
+    def origin(self, key: str) -> Origin:
+        """What uWSGI would say of it."""
 
     def watch(self, inbox: Inbox, message: object) -> None:
         """Deliver ``message`` as soon as something changes, if it can be known."""
@@ -205,11 +208,13 @@ class Monitor(Actor):
         try:
             seen = source.scan()
         except OSError as error:
+            kept = {key: ward.version for key, ward in self._wards.items() if ward.uri == source.uri}
             problem = _REMEDIES.get(error.errno or 0) or error.strerror or str(error)
             if self._ailing.get(source.uri) != problem:
                 self._ailing[source.uri] = problem
-                logger.error("{} cannot be read: {}; its vassals go on as they are", source.uri, problem)
-            return {key: ward.version for key, ward in self._wards.items() if ward.uri == source.uri}
+                tail = "; its vassals go on as they are" if kept else ""
+                logger.error("{} cannot be read: {}{}", source.uri, problem, tail)
+            return kept
         if self._ailing.pop(source.uri, None) is not None:
             logger.info("{} can be read again", source.uri)
         return seen
@@ -298,13 +303,14 @@ class Monitor(Actor):
 
     def _what_is_read(self, key: str, ward: Ward) -> Govern | Refuse:
         reread = partial(self._register.remind, key)
+        origin = self._source_of[key].origin(key)
         try:
             vassal = self._source_of[key].read(key, reloading=ward.touch is not None)
         except ConfigError as error:
-            return Refuse(ward.runs_as, error.problems, reread, stop=isinstance(error, Disowned))
+            return Refuse(ward.runs_as, error.problems, reread, isinstance(error, Disowned), origin)
         except Exception as error:
             logger.exception("{} could not be read, which is a defect of PyEmperor", key)
             problem = Problem(key, 0, "", f"could not be read: {error!r}")
-            return Refuse(ward.runs_as, (problem,), reread)
+            return Refuse(ward.runs_as, (problem,), reread, origin=origin)
         vassal = msgspec.structs.replace(vassal, name=ward.name)
-        return Govern(vassal, reread, ward.formerly if ward.formerly != ward.name else "")
+        return Govern(vassal, reread, ward.formerly if ward.formerly != ward.name else "", origin)

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from loguru import logger
 
 from pyemperor.actors.actor import Inbox
+from pyemperor.actors.administration import Origin
 from pyemperor.actors.credentials import acting_as
 from pyemperor.actors.linux import (
     IN_CLOSE_WRITE,
@@ -23,6 +24,7 @@ from pyemperor.actors.linux import (
 )
 from pyemperor.actors.opened import Opened, OwnersFile
 from pyemperor.actors.small_file import read_small
+from pyemperor.protocol.escapes import printable
 from pyemperor.protocol.options import Owner, Vassal
 
 #: What the name of a vassal file ends in (uWSGI's, and TOML's).
@@ -87,6 +89,8 @@ class VassalFiles:
             kind = "glob" if pattern else "dir"
         self.uri = f"{kind}://{os.path.abspath(path)}"
         self._read = read
+        #: As it was given, which is how uWSGI shows it.
+        self._given = path
         #: Links themselves count, not what they lead to (emperor-nofollow).
         self._nofollow = nofollow
         self._glob = kind == "glob"
@@ -117,6 +121,12 @@ class VassalFiles:
     def place(self, path: str) -> str:
         """What tells it from one of the same name elsewhere: the name of its folder."""
         return os.path.basename(os.path.dirname(path))
+
+    def origin(self, path: str) -> Origin:
+        """What uWSGI calls it: in a folder by the name of the file, of a pattern by its path."""
+        known = self._cache.get(path)
+        modified = known[1].changed_ns / 1e9 if known else 0.0
+        return Origin(printable(path if self._glob else os.path.basename(path)), printable(self._given), modified)
 
     # ---- looking --------------------------------------------------------------------------------------------
 

@@ -2,13 +2,13 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
 import pykka
 
-from pyemperor.actors.administration import Answer, Govern, Moments, Outcome, VassalStatus
+from pyemperor.actors.administration import Answer, Govern, Moments, Origin, Outcome, Record, VassalStatus
 from pyemperor.actors.doorbell import Doorbell
 from pyemperor.actors.overseer import Child
 from pyemperor.actors.succession import Succession
@@ -49,6 +49,7 @@ class Province:
     succession: Succession = field(default_factory=Succession)
     #: The newest configuration that was taken.
     vassal: Vassal | None = None
+    origin: Origin | None = None
     #: What waits for an address that is taken.
     unbound: Govern | None = None
     #: By generation, the id of its group and of its child, which is its claim to the sockets too.
@@ -88,6 +89,12 @@ class Province:
             loyal=self.loyal,
             attendants=tuple(chain.from_iterable(self.attendants.get(one, ()) for one in succession.live)),
         )
+
+    def record(self, child_of: Callable[[str], Child | None]) -> Record:
+        """All that is known of it, as of now."""
+        called_at = self.vassal.addresses if self.vassal is not None and self.vassal.on_demand else ()
+        origin = self.origin or Origin(self.name)
+        return Record(self.status(child_of), replace(self.moments), origin, next(map(str, called_at), ""))
 
     def _state(self, child: Child | None) -> str:
         if child is not None:

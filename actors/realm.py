@@ -13,6 +13,7 @@ from pyemperor.actors.administration import (
     Census,
     Dismiss,
     Govern,
+    Moments,
     Outcome,
     Refuse,
     Reload,
@@ -41,7 +42,7 @@ class Realm(Generations):
             case Govern():
                 self.govern(message)
             case Refuse(name=name):
-                province = self._provinces.setdefault(name, Province(name, message.reread))
+                province = self._province(name, message)
                 province.unbound = None  # what waits for its address is not what is wanted now
                 if message.stop and province.claims and not province.succession.halted:
                     self._halt(province)
@@ -52,7 +53,7 @@ class Realm(Generations):
             case Status():
                 return [self._provinces[name].status(self.child) for name in sorted(self._provinces)]
             case Census():
-                return [(p.status(self.child), replace(p.moments)) for _, p in sorted(self._provinces.items())]
+                return [self._provinces[name].record(self.child) for name in sorted(self._provinces)]
             case Reload():
                 return self._reload(message)
             case RenewWorkers():
@@ -71,7 +72,7 @@ class Realm(Generations):
         vassal = govern.vassal
         if govern.formerly in self._provinces and govern.formerly != vassal.name:
             self._rename(self._provinces[govern.formerly], vassal.name)
-        province = self._provinces.setdefault(vassal.name, Province(vassal.name, govern.reread))
+        province = self._province(vassal.name, govern)
         province.reread = govern.reread
         if province.vassal is not None and province.vassal.owner != vassal.owner:
             self._change_hands(province)
@@ -87,6 +88,13 @@ class Realm(Generations):
         province.vassal, province.unbound = vassal, None
         self.apply(province, Want(vassal))
         self._release(before)
+
+    def _province(self, name: str, told: Govern | Refuse) -> Province:
+        """That of the vassal ``name``, of which the Emperor may be ``told`` for the first time."""
+        if (province := self._provinces.get(name)) is None:
+            province = self._provinces[name] = Province(name, told.reread, moments=Moments(born=self._now))
+        province.origin = told.origin or province.origin
+        return province
 
     def _rename(self, province: Province, name: str) -> None:
         formerly, rival = province.name, self._provinces.get(name)
@@ -188,6 +196,13 @@ class Realm(Generations):
         succession = province.succession
         if succession.present is not None:
             claim = province.claims[succession.present]
+            try:
+                self.bind_again(claim)
+            except ConfigError as error:
+                why = "; ".join(map(str, error.problems))
+                self._log(province, "ERROR", f"cannot be absolved: {why}", "absolve")
+                asked.note(Outcome(absolve.name, False, why))
+                return asked.future
             self.supervise(claim, supervision.Absolve(claim))
         runs = succession.present is not None or succession.asleep
         asked.note(Outcome(absolve.name, runs, "" if runs else "it does not run"))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import chain, count
 
 from pyemperor.actors.opened import Opened, OwnersFile
+from pyemperor.protocol.escapes import printable
 
 #: Makes what the Emperor is told from a vassal's name.
 Told = Callable[[str], object]
@@ -58,16 +59,28 @@ class Register:
     def name_for(self, key: str, plain: str, place: str, *, instead_of: str = "") -> str:
         """A name for a vassal: ``plain`` where it is free, else told from the other by its place.
 
+        From another one in its folder (``shop.ini``) it is told by its file (``shop.json``).
         Those of ``instead_of``, whose place it takes, are free.
         """
         placed = f"{place}.{plain}"
+        folder, _, file = key.rpartition("/")
+        file = printable(file)
+        names = [plain]
+        names += [file] if self._is_in(folder, plain) else []
+        names += [placed]
+        names += [f"{place}.{file}"] if self._is_in(folder, placed) else []
         first = 2 if instead_of else self._numbers.get(placed, 2)
-        for number, name in chain([(0, plain), (0, placed)], _numbered(placed, first)):
+        for number, name in chain(((0, name) for name in names), _numbered(placed, first)):
             if self._holders.get(name, key) in (key, instead_of):
                 if number:
                     self._numbers[placed] = number + 1
                 return name
         raise AssertionError  # numbers do not end
+
+    def _is_in(self, folder: str, name: str) -> bool:
+        """Whether the vassal that has the name has its file in the folder."""
+        holder = self._holders.get(name)
+        return bool(folder) and holder is not None and holder.rpartition("/")[0] == folder
 
     def note(self, key: str, ward: Ward, *, instead_of: str = "") -> None:
         """The Emperor was told that the vassal is so."""

@@ -15,7 +15,7 @@ import pykka
 
 from pyemperor import __version__
 from pyemperor.actors.actor import Mail, System
-from pyemperor.actors.administration import Census, Moments, VassalStatus
+from pyemperor.actors.administration import Census, Record
 from pyemperor.actors.linux import started_at
 from pyemperor.actors.reception import Reception, Visitor
 from pyemperor.protocol.messages import State
@@ -26,7 +26,7 @@ MOST = 32
 _SERVES = frozenset({State.READY, State.STABLE, State.SUSPECT})
 _WAITS = frozenset({State.BACKOFF, State.CURSED, State.EXILED})
 
-Found = Sequence[tuple[VassalStatus, Moments]]
+Found = Sequence[Record]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,24 +96,25 @@ def document(found: Found, options: EmperorOptions, offset: float) -> bytes:
         "uid": os.geteuid(),
         "gid": os.getegid(),
         "cwd": os.getcwd(),
-        "emperor": list(options.emperor),
+        "emperor": [uri.rpartition("://")[2] for uri in options.emperor],
         "emperor_tyrant": int(options.emperor_tyrant),
         "throttle_level": 0,
-        "vassals": [_vassal(status, moments, offset) for status, moments in found],
-        "blacklist": [_listed(status, moments, offset) for status, moments in found if status.state in _WAITS],
+        "vassals": [_vassal(one, offset) for one in found],
+        "blacklist": [_listed(one, offset) for one in found if one.status.state in _WAITS],
     }
     return msgspec.json.format(msgspec.json.encode(everything), indent=1) + b"\n"
 
 
-def _vassal(status: VassalStatus, moments: Moments, offset: float) -> dict[str, object]:
+def _vassal(record: Record, offset: float) -> dict[str, object]:
+    status, moments, origin = record.status, record.moments, record.origin
     pid = status.pids[0] if status.pids else -1
     uid, gid = _owner(pid)
     serves = status.state in _SERVES
     return {
-        "id": status.name,
+        "id": origin.id,
         "pid": pid,
-        "born": 0,
-        "last_mod": 0,
+        "born": _epoch(moments.born, offset),
+        "last_mod": int(origin.modified),
         "last_heartbeat": _epoch(moments.heartbeat, offset),
         "loyal": int(status.loyal),
         "ready": int(serves or status.state == "PAUSED"),
@@ -125,12 +126,13 @@ def _vassal(status: VassalStatus, moments: Moments, offset: float) -> dict[str, 
         "last_run": int(started_at(pid) or 0) if pid > 0 else 0,
         "cursed": _epoch(moments.wait_began, offset) if status.state == State.CURSED else 0,
         "zerg": 0,
-        "on_demand": "",
+        "on_demand": record.on_demand,
         "uid": uid,
         "gid": gid,
-        "monitor": "",
+        "monitor": origin.monitor,
         "respawns": status.restarts,
         # ours
+        "name": status.name,
         "state": status.state,
         "generation": status.generation,
         "workers_ready": status.ready,
@@ -139,9 +141,10 @@ def _vassal(status: VassalStatus, moments: Moments, offset: float) -> dict[str, 
     }
 
 
-def _listed(status: VassalStatus, moments: Moments, offset: float) -> dict[str, object]:
+def _listed(record: Record, offset: float) -> dict[str, object]:
+    status, moments = record.status, record.moments
     return {
-        "id": status.name,
+        "id": record.origin.id,
         "throttle_level": round(moments.wait * 1000),
         "attempt": status.restarts,
         "first_attempt": _epoch(moments.first_run, offset),

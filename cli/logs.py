@@ -59,6 +59,13 @@ class _Log:
 
 
 _log: _Log | None = None
+#: What uWSGI calls a vassal, by its name.
+_ids: dict[str, str] = {}
+
+
+def call(vassal: str, id: str) -> None:
+    """Have the log in uWSGI's words call ``vassal`` by what it is there, ``id``, from now on."""
+    _ids[vassal] = id
 
 
 def log_to_stderr(
@@ -233,7 +240,7 @@ def _style(name: str, level: str, birth: Birth | None, date: str = "") -> Style:
             return Json()
         case "uwsgi":
             micros = birth is not None and birth.vassal.log_micros
-            return Uwsgi(birth, date=strftime_of(date), micros=micros)
+            return Uwsgi(birth, date=strftime_of(date), micros=micros, ids=_ids)
         case "pretty":
             return Pretty(colour=colourful(2), debug=logger.level(level).no < _INFO)
     raise ValueError(f"no log style {name!r}: it is pretty, uwsgi or json")

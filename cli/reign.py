@@ -22,7 +22,7 @@ from setproctitle import setproctitle
 
 from pyemperor import __version__
 from pyemperor.actors.actor import Threads
-from pyemperor.actors.administration import Absolve, Reload, RenewWorkers, Status
+from pyemperor.actors.administration import Absolve, Origin, Refuse, Reload, RenewWorkers, Status
 from pyemperor.actors.clock import monotonic
 from pyemperor.actors.control import Control
 from pyemperor.actors.credentials import can_act
@@ -42,7 +42,7 @@ from pyemperor.cli.blame import problem
 from pyemperor.cli.daemon import Settled, settled
 from pyemperor.cli.front import Nginx
 from pyemperor.cli.handlers import registered
-from pyemperor.cli.logs import log_statuses, reopen
+from pyemperor.cli.logs import call, log_statuses, reopen
 from pyemperor.cli.processes import log_level, watch_signals
 from pyemperor.cli.scenarios import read_scenario
 from pyemperor.cli.service_manager import service_manager
@@ -195,7 +195,12 @@ def _rule(
     journal = Journal("emperor")
     vassals = [Govern(vassal) for vassal in scenario.vassals]
     # A player shows nothing but what its scenario is about.
-    overhear = RootWarnings().hear if link is None else lambda _: None
+    warn = RootWarnings().hear if link is None else lambda _: None
+
+    def overhear(message: object) -> None:
+        _name(message)
+        warn(message)
+
     for govern in vassals:
         overhear(govern)
     emperor = Emperor(
@@ -232,6 +237,13 @@ def _rule(
         return _EX_SOFTWARE
     logger.bind(actor="emperor", event="buried").info("the Emperor is buried: every process has ended")
     return emperor.exit_code
+
+
+def _name(message: object) -> None:
+    """Have the log in uWSGI's words call vassals by their files."""
+    match message:
+        case Govern(vassal=Vassal(name=name), origin=Origin(id=id)) | Refuse(name=name, origin=Origin(id=id)):
+            call(name, id)
 
 
 def _open_files() -> tuple[int, int]:

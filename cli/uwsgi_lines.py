@@ -5,6 +5,10 @@ What happens here and not in uWSGI (a probe, a back-off, a remedy) is said in pl
 
 import os
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import msgspec
 
 from pyemperor.cli.lines import Before, Entry, History, Served, called, ctime, strftime
 from pyemperor.protocol.escapes import printable
@@ -22,17 +26,28 @@ class Uwsgi:
 
     ``birth`` is that of the process that logs, None for the Emperor. ``date`` is a strftime format: then every
     line but those of requests begins with it (``log-date``). With ``micros`` requests are timed in microseconds.
+    ``ids`` has what uWSGI calls a vassal, by its name, where that differs: its file.
     """
 
-    def __init__(self, birth: Birth | None = None, *, date: str = "", micros: bool = False) -> None:
+    def __init__(
+        self,
+        birth: Birth | None = None,
+        *,
+        date: str = "",
+        micros: bool = False,
+        ids: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._date = date
         self._micros = micros
+        self._ids = ids
         self._history = History()
         self._preamble = _preamble(birth) if birth and birth.kind == "master" else []
         self._cores = birth.vassal.threads if birth else 1
 
     def entry(self, entry: Entry, wall: float) -> str:
         before = self._history.before(entry)
+        if id := self._ids.get(entry.vassal):
+            entry = msgspec.structs.replace(entry, vassal=id)
         stamp = f"{strftime(self._date, int(wall)) if self._date else ctime(int(wall))} - "
         if entry.event == "state":
             words = _attendant_state if entry.attendant else self._worker_state if entry.worker else _vassal_state

@@ -109,7 +109,7 @@ class Capital:
         """Write a vassal's file, and wait until it serves."""
         since = self.now
         file = self.write(name, more, text)
-        self.said(rf"vassal {re.escape(name)} is ready to accept requests", since)
+        self.said(rf"vassal {re.escape(name)}.ini is ready to accept requests", since)
         return file
 
     def status(self, name: str) -> control.VassalReport:
@@ -165,10 +165,11 @@ class Capital:
         self.emperor.kill()
         self.emperor.wait()
         Server.running.discard(self.emperor.pid)
-        for pid in living_descendants([os.getpid()], besides=Server.running):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            gone(pid)
+        while left := living_descendants([os.getpid()], besides=Server.running):
+            for pid in left:
+                with suppress(ProcessLookupError):  # whoever supervises it may have been quicker
+                    os.kill(pid, signal.SIGKILL)
+                assert gone(pid)
         self._reader.join(PATIENCE)
         for fd in self._fifos.values():
             os.close(fd)

@@ -16,7 +16,7 @@ import pytest
 from loguru import logger
 
 from pyemperor.actors.actor import Actor, Down, Inbox, Threads
-from pyemperor.actors.administration import Dismiss, Govern, Refuse, Reload
+from pyemperor.actors.administration import Dismiss, Govern, Origin, Refuse, Reload
 from pyemperor.actors.monitor import Monitor, Rescan
 from pyemperor.actors.monitor_files import FileVersion, VassalFiles
 from pyemperor.actors.opened import Opened
@@ -319,12 +319,39 @@ def test_13_two_of_one_name_are_two(watch: Watch, tmp_path: Path) -> None:
         (tmp_path / folder / "a.ini").write_text(folder)
     (tmp_path / "y" / "a.toml").write_text("y, toml")
     emperor = watch(tmp_path / "x", tmp_path / "y", freq=0.5)
-    assert [emperor.govern() for _ in range(3)] == [("a", "x"), ("y.a", "y"), ("y.a-2", "y, toml")]
+    assert [emperor.govern() for _ in range(3)] == [("a", "x"), ("y.a", "y"), ("y.a.toml", "y, toml")]
     (tmp_path / "x" / "a.ini").unlink()
     assert emperor.next() == Dismiss("a")
     assert emperor.hears_nothing()
     (tmp_path / "y" / "a.ini").write_text("y, still")
     assert emperor.govern() == ("y.a", "y, still")
+
+
+def test_13_two_that_differ_in_their_ending_are_called_by_it(watch: Watch, tmp_path: Path) -> None:
+    files = ("a.ini", "a.json", "a.json.ini", "a.toml")
+    for name in files:
+        (tmp_path / name).write_text(name)
+    emperor = watch(tmp_path)
+    names = ("a", "a.json", "a.json.ini", "a.toml")
+    assert [emperor.govern() for _ in range(4)] == list(zip(names, files, strict=True))
+    (tmp_path / "a.ini").rename(tmp_path / "a.yml")
+    assert emperor.govern() == ("a", "a.ini")
+
+
+def test_where_a_vassal_comes_from_is_told_in_uwsgis_terms(
+    watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.ini").write_text("one")
+        os.utime(tmp_path / name / f"{name}.ini", (7, 7))
+    (tmp_path / "x" / "z.ini").write_text("broken")
+    os.utime(tmp_path / "x" / "z.ini", (8, 8))
+    emperor = watch("dir://x", tmp_path / "y" / "*.ini")
+    told = [emperor.next().origin for _ in range(3)]
+    path = str(tmp_path / "y" / "y.ini")
+    assert told == [Origin("x.ini", "x", 7.0), Origin("z.ini", "x", 8.0), Origin(path, f"{tmp_path}/y/*.ini", 7.0)]
 
 
 def test_one_file_in_two_monitors_is_one_vassal(watch: Watch, tmp_path: Path) -> None:
@@ -390,6 +417,21 @@ def test_what_is_no_folder_is_said_with_what_to_do(watch: Watch, tmp_path: Path,
     (line,) = lines
     assert line.startswith(f"dir://{folder} cannot be read: ")
     assert said in line
+    assert "as they are" not in line, "it has no vassals"
+
+
+def test_what_becomes_of_vassals_whose_folder_goes_is_said(watch: Watch, tmp_path: Path) -> None:
+    folder = tmp_path / "there"
+    folder.mkdir()
+    (folder / "a.ini").write_text("one")
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    sink = logger.add(lambda line: lines.put(str(line)), level="ERROR", format="{message}")
+    emperor = watch(folder, freq=0.05)
+    assert emperor.govern() == ("a", "one")
+    folder.rename(tmp_path / "elsewhere")
+    assert lines.get(timeout=PATIENCE).endswith("; its vassals go on as they are\n")
+    assert emperor.hears_nothing()
+    logger.remove(sink)
 
 
 def test_16_a_broken_file_is_refused_and_says_where(watch: Watch, tmp_path: Path) -> None:
@@ -720,6 +762,9 @@ class Crowd:
 
     def place(self, key: str) -> str:
         return "conf"
+
+    def origin(self, key: str) -> Origin:
+        return Origin(key)
 
     def watch(self, inbox: Inbox, message: object) -> None: ...
 

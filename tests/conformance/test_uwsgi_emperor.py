@@ -37,19 +37,19 @@ def test_1_2_5_the_life_of_a_vassal_in_uwsgis_words(emperor: Capital) -> None:
     """1. 2. 5. Spawned, reloaded, stopped: the lines that tools look for. uWSGI: within 3 s. Better: at once."""
     begun = emperor.now
     file = emperor.start("life")
-    assert emperor.count(r"^\w{3} \w{3} .{16} - \[emperor\] vassal life has been spawned$", begun) == 1
-    assert emperor.count(r"^\w{3} \w{3} .{16} - \[emperor\] vassal life is ready to accept requests$", begun) == 1
+    for what in ("has been spawned", "is ready to accept requests"):
+        assert emperor.count(rf"^\w{{3}} \w{{3}} .{{16}} - \[emperor\] vassal life.ini {what}$", begun) == 1
     first = emperor.status("life").pids
     os.utime(file)
-    emperor.said(r"- \[emperor\] reload the uwsgi instance life$", begun)
+    emperor.said(r"- \[emperor\] reload the uwsgi instance life.ini$", begun)
     emperor.said(r"generation 2 serves now", begun)
     assert emperor.get("life").status == 200
-    emperor.said(r"- \[emperor\] removed uwsgi instance life$", begun)  # the first generation
+    emperor.said(r"- \[emperor\] removed uwsgi instance life.ini$", begun)  # the first generation
     assert not set(first) & set(emperor.status("life").pids), "2. uWSGI executes itself anew; here another rises"
     last = emperor.now
     file.unlink()
-    emperor.said(r"- \[emperor\] stop the uwsgi instance life$", last)
-    emperor.said(r"- \[emperor\] removed uwsgi instance life$", last)
+    emperor.said(r"- \[emperor\] stop the uwsgi instance life.ini$", last)
+    emperor.said(r"- \[emperor\] removed uwsgi instance life.ini$", last)
     until(emperor.folder, lambda: not (emperor.folder / "life.http").exists())
 
 
@@ -57,7 +57,7 @@ def test_11_a_long_name_is_a_name(emperor: Capital) -> None:
     """11. uWSGI: a name of 255 characters and more is an "invalid vassal name". Better: what the disk takes is."""
     name = "n" * 251
     emperor.write(name, text="[uwsgi]\nhttp-socket = %v/../long.http\ncgi = /cgi=%v/../cgi\n")
-    emperor.said(f"vassal {name} is ready")
+    emperor.said(f"vassal {name}.ini is ready")
     assert emperor.get("long").status == 200
     (emperor.vassals / f"{name}.ini").unlink()
 
@@ -69,7 +69,7 @@ def test_12_any_name_is_a_name(emperor: Capital, name: str) -> None:
     emperor.start(name.replace("%%", "%"), text="[uwsgi]\nhttp-socket = %v/../any.http\ncgi = /cgi=%v/../cgi\n")
     assert emperor.get("any").status == 200
     (emperor.vassals / f"{name.replace('%%', '%')}.ini").unlink()
-    emperor.said(f"removed uwsgi instance {re.escape(name.replace('%%', '%'))}$", begun)
+    emperor.said(f"removed uwsgi instance {re.escape(name.replace('%%', '%'))}.ini$", begun)
 
 
 def test_a_name_that_cannot_be_said_is_escaped(emperor: Capital) -> None:
@@ -78,7 +78,7 @@ def test_a_name_that_cannot_be_said_is_escaped(emperor: Capital) -> None:
     path = os.path.join(os.fsencode(emperor.vassals), b"n\nl\x1b[31m\xff.ini")
     with open(path, "w") as file:
         file.write("[uwsgi]\nhttp-socket = %v/../said.http\ncgi = /cgi=%v/../cgi\n")
-    emperor.said(r"vassal n\\nl\\x1b\[31m\\udcff is ready", begun)
+    emperor.said(r"vassal n\\nl\\x1b\[31m\\udcff.ini is ready", begun)
     assert emperor.status(r"n\nl\x1b[31m\udcff").state == "READY"
     assert emperor.get("said").status == 200
     os.unlink(path)
@@ -133,11 +133,11 @@ def test_18_mending_the_file_ends_the_wait(emperor: Capital) -> None:
     """18. uWSGI (#1148): a fixed file still waits for its throttle. Better: a change starts at once."""
     begun = emperor.now
     file = emperor.write("mended", "chdir = /nowhere\n")
-    emperor.said("unloyal bad behaving vassal found: mended", begun)
+    emperor.said("unloyal bad behaving vassal found: mended.ini", begun)
     why = f"{file}:4: chdir: /nowhere: No such file or directory (make the folder, or name another one)"
     assert emperor.status("mended").reason.startswith(f"{why}; next start ")
     emperor.write("mended")
-    emperor.said("vassal mended is ready", begun)
+    emperor.said("vassal mended.ini is ready", begun)
     assert emperor.get("mended").status == 200
     assert emperor.status("mended").restarts == 0, "its record is clean"
 
@@ -157,9 +157,9 @@ def test_a_folder_that_comes_late_is_waited_for(emperor: Capital) -> None:
     begun = emperor.now
     late = emperor.folder / "late"
     emperor.write("late", f"chdir = {late}\n")
-    emperor.said(f"vassal late ended: .*late.ini:4: chdir: {late}: No such file", begun)
+    emperor.said(f"vassal late.ini ended: .*late.ini:4: chdir: {late}: No such file", begun)
     late.mkdir()
-    emperor.said("vassal late is ready to accept requests", begun)
+    emperor.said("vassal late.ini is ready to accept requests", begun)
     assert emperor.get("late").status == 200
     (emperor.vassals / "late.ini").unlink()
 
@@ -173,7 +173,7 @@ def test_a_user_may_be_a_number_that_nobody_has(emperor: Capital) -> None:
     ids = [line.split()[1:] for line in status.splitlines() if line.startswith(("Uid:", "Gid:", "Groups:"))]
     assert ids == [["43210"] * 4, ["43210"] * 4, ["43210"]]
     (emperor.vassals / "number.ini").unlink()
-    emperor.said("removed uwsgi instance number", begun)
+    emperor.said("removed uwsgi instance number.ini", begun)
 
 
 def test_an_address_that_cannot_be_had_is_named_with_its_line(emperor: Capital) -> None:
@@ -198,7 +198,7 @@ def test_37_loyalty_is_said_once_a_generation(emperor: Capital) -> None:
     assert not emperor.status("loyal").loyal
     for _ in range(20):
         assert emperor.get("loyal").status == 200
-    emperor.said(r"- \[emperor\] vassal loyal is now loyal$", begun)
+    emperor.said(r"- \[emperor\] vassal loyal.ini is now loyal$", begun)
     assert emperor.count("is now loyal", begun) == 1
     again = emperor.now
     assert isinstance(emperor.reload("loyal"), control.Outcomes)
@@ -242,7 +242,7 @@ def test_44_what_a_reload_changes_it_changes(emperor: Capital) -> None:
     owner = "chown-socket = nobody\n" if os.geteuid() == 0 else ""
     emperor.write("moved", f"logto = {logs[1]}\nchmod-socket = 666\n{owner}")
     emperor.said("vassal moved generation 2 serves now", begun)
-    emperor.said("removed uwsgi instance moved", begun)
+    emperor.said("removed uwsgi instance moved.ini", begun)
     emperor.get("moved")
     until(emperor.folder, lambda: "GET /cgi/hello" in logs[1].read_text())
     assert stat.S_IMODE(path.stat().st_mode) == 0o666
@@ -275,7 +275,7 @@ def test_harakiri_is_said_in_the_words_that_are_looked_for(emperor: Capital, own
     os.kill(pid, 0)
     assert emperor.get("slow").status == 200
     (emperor.vassals / "slow.ini").unlink()
-    emperor.said("removed uwsgi instance slow", begun)
+    emperor.said("removed uwsgi instance slow.ini", begun)
 
 
 def test_52_an_emperor_in_a_vassal_says_what_to_write(emperor: Capital) -> None:
@@ -315,7 +315,7 @@ def test_57_defaults_stand_before_a_vassal_and_what_is_included_behind_it(empero
     assert emperor.get("heir", "env").text == "before wins"
     emperor.write("heir", "env = FROM=file\n")
     emperor.said("vassal heir generation 2 serves now")
-    emperor.said("removed uwsgi instance heir")
+    emperor.said("removed uwsgi instance heir.ini")
     assert emperor.get("heir", "env").text == "file wins"
 
 

@@ -56,8 +56,8 @@ def test_29_a_paused_vassal_is_not_killed(emperor: Capital) -> None:
     emperor.start("paused", "heartbeat = 1\n")
     (pid,) = emperor.status("paused").pids
     os.kill(pid, signal.SIGSTOP)
-    emperor.said("vassal paused is silent: asking it whether it lives", begun)
-    emperor.said(r"\[emperor\] vassal paused answered", begun)
+    emperor.said("vassal paused.ini is silent: asking it whether it lives", begun)
+    emperor.said(r"\[emperor\] vassal paused.ini answered", begun)
     assert emperor.status("paused").pids == (pid,)
     assert emperor.get("paused").status == 200
 

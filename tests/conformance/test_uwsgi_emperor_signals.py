@@ -29,8 +29,8 @@ def test_30_the_end_is_graceful_and_said(tmp_path: Path, name: str) -> None:
         reign.start("two")
         held, _ = reign.hold("one")
         reign.emperor.send_signal(signal.Signals[f"SIG{name}"])
-        reign.said(r"- \[emperor\] stop the uwsgi instance one$")
-        reign.said(r"- \[emperor\] removed uwsgi instance two$")
+        reign.said(r"- \[emperor\] stop the uwsgi instance one.ini$")
+        reign.said(r"- \[emperor\] removed uwsgi instance two.ini$")
         reign.release()
         assert read_to_end(held).text == "held\n"
         held.close()
@@ -45,7 +45,7 @@ def test_33_it_says_how_its_vassals_are(emperor: Capital, number: int) -> None:
     emperor.start(f"asked-{number}")
     begun = emperor.now
     emperor.emperor.send_signal(number)
-    emperor.said(rf"^vassal instance asked-{number} status READY", begun)
+    emperor.said(rf"^vassal instance asked-{number}.ini status READY", begun)
     assert emperor.get(f"asked-{number}").status == 200
 
 
@@ -62,12 +62,12 @@ def test_19_sigurg_ends_every_wait(emperor: Capital) -> None:
     begun = emperor.now
     exiled = emperor.write("exiled", "prio = 5\ngid = no-such-group\n")
     waiting = emperor.write("waiting", "chdir = /nowhere\n")
-    emperor.said(f"vassal exiled stays down: {exiled}:5: gid: there is no group no-such-group", begun)
-    emperor.said("unloyal bad behaving vassal found: waiting", begun)
+    emperor.said(f"vassal exiled.ini stays down: {exiled}:5: gid: there is no group no-such-group", begun)
+    emperor.said("unloyal bad behaving vassal found: waiting.ini", begun)
     again = emperor.now
     emperor.emperor.send_signal(signal.SIGURG)
-    emperor.said("vassal exiled stays down: .*no-such-group", again)
-    emperor.said("vassal waiting ended: .*/nowhere", again)
+    emperor.said("vassal exiled.ini stays down: .*no-such-group", again)
+    emperor.said("vassal waiting.ini ended: .*/nowhere", again)
     for file in (exiled, waiting):
         file.unlink()
 
@@ -95,9 +95,9 @@ def test_20_28_a_killed_master_is_replaced_and_the_dead_are_silent(emperor: Capi
     begun = emperor.now
     (pid,) = emperor.status("killed").pids
     os.kill(pid, signal.SIGKILL)
-    emperor.said(rf"- \[emperor\] curse the uwsgi instance killed \(pid: {pid}\)$", begun)
-    emperor.said(r"- \[emperor\] removed uwsgi instance killed$", begun)
-    emperor.said(r"- \[emperor\] vassal killed is ready to accept requests$", begun)
+    emperor.said(rf"- \[emperor\] curse the uwsgi instance killed.ini \(pid: {pid}\)$", begun)
+    emperor.said(r"- \[emperor\] removed uwsgi instance killed.ini$", begun)
+    emperor.said(r"- \[emperor\] vassal killed.ini is ready to accept requests$", begun)
     assert emperor.get("killed").status == 200
     assert emperor.count("unrecognized|Traceback", begun) == 0
     assert emperor.count("killed", begun) < 12
@@ -111,7 +111,7 @@ def test_27_a_stuck_worker_does_not_keep_the_port(emperor: Capital) -> None:
     held, _ = emperor.hold("stuck", ("127.0.0.1", port))
     begun = emperor.now
     os.kill(emperor.status("stuck").pids[0], signal.SIGKILL)
-    emperor.said("vassal stuck is ready to accept requests", begun)
+    emperor.said("vassal stuck.ini is ready to accept requests", begun)
     assert emperor.get("stuck", address=("127.0.0.1", port)).status == 200
     emperor.release()
     assert read_to_end(held).text == "held\n"
@@ -149,7 +149,7 @@ def test_34_35_36_a_killed_emperor_leaves_nothing_and_the_next_one_takes_over(pu
         assert gone(master)
         assert reign.over() == -signal.SIGKILL
     with capital(public) as next_one:
-        next_one.said("vassal left is ready")
+        next_one.said("vassal left.ini is ready")
         assert next_one.get("left").status == 200
         assert next_one.stop() == 0
 
@@ -162,7 +162,7 @@ def test_49_a_vassal_that_ends_while_it_is_spoken_to(emperor: Capital) -> None:
     (pid,) = emperor.status("gone").pids
     os.kill(pid, signal.SIGKILL)
     os.utime(file)
-    emperor.said("vassal gone (generation 2 serves now|is ready to accept requests)", begun)
+    emperor.said("vassal gone( generation 2 serves now|.ini is ready to accept requests)", begun)
     until(emperor.folder, lambda: emperor.status("gone").state == "READY")
     assert emperor.get("gone").status == 200
     assert emperor.count("Broken pipe|Traceback", begun) == 0

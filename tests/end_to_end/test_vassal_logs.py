@@ -220,8 +220,8 @@ def test_a_vassal_is_warned_of_again_only_when_it_runs_as_root_again(tmp_path: P
         emperor.reload("site")
         since = emperor.now
         os.kill(emperor.status("site").pids[0], signal.SIGKILL)
-        curse = emperor.said("curse the uwsgi instance site", since)
-        emperor.said("vassal site is ready to accept requests", emperor.lines.index(curse, since))
+        curse = emperor.said("curse the uwsgi instance site.ini", since)
+        emperor.said("vassal site.ini is ready to accept requests", emperor.lines.index(curse, since))
         renew("uid = nobody\n")
         assert emperor.count(warning) == 1, "it always ran as root, until it did not"
         renew("")

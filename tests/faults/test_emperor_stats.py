@@ -14,7 +14,7 @@ import pykka
 import pytest
 
 from pyemperor.actors.actor import Threads
-from pyemperor.actors.administration import Census, Moments, VassalStatus
+from pyemperor.actors.administration import Census, Moments, Origin, Record, VassalStatus
 from pyemperor.actors.stats import MOST, Stats
 from pyemperor.protocol.options import EmperorOptions
 from tests.faults.rig import Serve, Server
@@ -75,6 +75,45 @@ def test_it_is_uwsgis_document(serve: Serve) -> None:
     assert not (server.folder / "stats.sock").exists()
 
 
+def test_vassals_of_files_are_called_as_uwsgi_calls_them(serve: Serve, folder: Path) -> None:
+    began = int(time.time())
+    for name in ("site", "more"):
+        (folder / name).mkdir()
+    cgi = f"[uwsgi]\nsocket = {folder}/%n.sock\ncgi = /cgi={folder}/cgi\n"
+    shop, slow, bad = (folder / path for path in ("site/shop.ini", "site/slow.ini", "more/bad.ini"))
+    shop.write_text(cgi)
+    slow.write_text(f"{cgi}on-demand = true\n")
+    bad.write_text(f"{cgi}chdir = /nowhere\n")
+    os.utime(shop, (1e9, 1e9))
+    pattern = folder / "more" / "*.ini"
+    server = serve({"app": ""}, f'{STATS}emperor = ["dir://{folder}/site", "glob://{pattern}"]\n')
+    server.ready("master:app", "master:shop")
+    server.until(actor="master:slow", state="SLEEPING")
+    server.until(actor="master:bad", state="BACKOFF")
+    found = read(folder / "stats.sock")
+    assert found["emperor"] == [f"{folder}/site", str(pattern)]
+    vassals = {one["name"]: one for one in found["vassals"]}
+    assert all(fits(one, VASSAL) for one in vassals.values())
+    keys = ("id", "monitor", "on_demand")
+    assert {name: tuple(one[key] for key in keys) for name, one in vassals.items()} == {
+        "app": ("app", "", ""),
+        "bad": (str(bad), str(pattern), ""),
+        "shop": ("shop.ini", f"{folder}/site", ""),
+        "slow": ("slow.ini", f"{folder}/site", f"{folder}/slow.sock"),
+    }
+    assert [one["id"] for one in found["blacklist"]] == [str(bad)]
+    assert all(began - 2 <= one["born"] <= time.time() + 1 for one in vassals.values())
+    assert (vassals["app"]["last_mod"], vassals["shop"]["last_mod"]) == (0, 1_000_000_000)
+    assert vassals["bad"]["last_mod"] >= began - 2
+    server.mark()
+    os.utime(shop)
+    server.until(lambda entry: "generation 2 serves now" in entry["message"])
+    (again,) = [one for one in read(folder / "stats.sock")["vassals"] if one["name"] == "shop"]
+    assert again["last_mod"] >= began - 2
+    assert again["born"] == vassals["shop"]["born"]
+    assert server.stop() == 0
+
+
 def test_a_tcp_address_serves_as_well(serve: Serve) -> None:
     port = free_port()
     server = serve(None, f'emperor-stats-server = "127.0.0.1:{port}"\n')
@@ -93,9 +132,10 @@ def test_the_socket_is_not_everybodys(serve: Serve) -> None:
 class _Crowded(pykka.ThreadingActor):
     """An Emperor of so many vassals that no socket takes the document at once."""
 
-    def on_receive(self, message: object) -> list[tuple[VassalStatus, Moments]]:
+    def on_receive(self, message: object) -> list[Record]:
         assert message == Census()
-        return [(VassalStatus(f"v{number}", "STABLE", 1, (), 0), Moments()) for number in range(3000)]
+        names = [f"v{number}" for number in range(3000)]
+        return [Record(VassalStatus(name, "STABLE", 1, (), 0), Moments(), Origin(name)) for name in names]
 
 
 def test_who_does_not_read_and_who_come_in_crowds_hold_up_nobody(tmp_path: Path) -> None:

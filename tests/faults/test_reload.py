@@ -1,13 +1,16 @@
 """Vassals that come, change and go in a folder: nobody's request fails, and nobody is left."""
 
+import contextlib
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.faults.rig import PATIENCE, Serve, Server, Traffic
+from tests.support import connect, free_port
 
 TEXT = """\
 socket = "../{name}.sock"
@@ -284,3 +287,81 @@ def test_a_second_sigterm_ends_a_reload_at_once(serve: Serve, vassals: Path) -> 
     server.signal("emperor", signal.SIGTERM)
     assert server.over(5) == 0
     assert held.answer() == (0, "")
+
+
+# ---- who is exiled ------------------------------------------------------------------------------------------
+
+BAD = 'gid = "no-such-group"\n'
+
+
+def refused(address: Path | tuple[str, int]) -> bool:
+    """Whether who connects is refused before long."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            connect(address).close()
+        except ConnectionResetError:
+            continue  # it was closed in that moment
+        except (ConnectionRefusedError, FileNotFoundError):
+            return True
+    return False
+
+
+def listens(port: int) -> str:
+    """The text of a vassal file that has a port besides."""
+    text = TEXT.format(name="app")
+    return text.replace('"../app.http"', f'["../app.http", "127.0.0.1:{port}"]')
+
+
+def test_an_exiled_vassal_refuses_who_comes_until_its_file_is_changed(serve: Serve, vassals: Path) -> None:
+    text = listens(port := free_port())
+    (vassals / "app.toml").write_text(text + BAD)
+    server = serve({"still": ""}, FOLDER)
+    server.until(actor="master:app", state="EXILED")
+    folder = vassals.parent
+    addresses: list[Path | tuple[str, int]] = [folder / "app.http", folder / "app.sock", ("127.0.0.1", port)]
+    assert all(map(refused, addresses))
+    server.signal("emperor", signal.SIGURG)  # absolves it: in vain
+    server.until(actor="master:app", state="EXILED")
+    assert all(map(refused, addresses))
+    server.mark()
+    (vassals / "app.toml").write_text(text)
+    server.ready("master:app")
+    assert server.get() == (200, "hello \n")
+    for address in addresses:
+        connect(address).close()
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+def test_who_waits_for_a_vassal_that_is_exiled_is_let_go(serve: Serve, vassals: Path, kind: str) -> None:
+    """It slept, so that somebody can wait before its start is found to be impossible."""
+    (vassals / "app.toml").write_text(listens(port := free_port()) + "on-demand = true\n" + BAD)
+    server = serve({"still": ""}, FOLDER)
+    server.until(actor="master:app", state="SLEEPING")
+    address = ("127.0.0.1", port) if kind == "tcp" else vassals.parent / "app.sock"
+    with contextlib.suppress(ConnectionResetError), connect(address) as waiting:
+        assert waiting.recv(1) == b""
+    server.until(actor="master:app", state="EXILED")
+    assert server.get(vassal="still") == (200, "hello \n")
+    assert server.stop() == 0
+
+
+def test_an_address_that_was_taken_while_its_vassal_was_exiled_is_named(serve: Serve, vassals: Path) -> None:
+    write(vassals, BAD)
+    server = serve({"still": ""}, FOLDER)
+    server.until(actor="master:app", state="EXILED")
+    path = vassals.parent / "app.sock"
+    assert gone(path)
+    with socket.socket(socket.AF_UNIX) as rival:
+        rival.bind(str(path))
+        rival.listen()
+        server.signal("emperor", signal.SIGURG)
+        server.until(lambda entry: "absolved: " in entry["message"] and "app.sock" in entry["message"])
+        server.mark()
+        write(vassals)
+        server.until(event="refused", actor="master:app")
+    path.unlink()
+    server.ready("master:app")
+    assert server.get() == (200, "hello \n")
+    assert server.stop() == 0

@@ -291,6 +291,13 @@ def test_a_priority_that_its_owner_may_not_have_is_none(folder: Path, rule: Rule
     vassal(folder, WWW, more="prio = -5\n")
     server = rule()
     server.until(lambda entry: "prio: -5: Permission denied" in entry["message"], actor="master:app")
+    server.until(actor="master:app", state="EXILED")
+    socket = folder / "app.http"
+    until(folder, lambda: not socket.exists())
+    vassal(folder, WWW)
+    server.ready("master:app")
+    assert served_as(server) == expected(WWW)
+    assert (socket.stat().st_uid, socket.stat().st_gid) == (WWW.uid, WWW.gid)
     assert server.stop() == 0
 
 

@@ -421,6 +421,79 @@ def test_absolution_ends_a_quarantine() -> None:
         assert it.status().state == "STABLE"
 
 
+def exiled(it: Play) -> None:
+    """Have the vassal exiled while a connection waits in its queue."""
+    before = it.states().count("STARTING")
+    it.world._simulation.processes[it.status().pids[0]].signal(SIGKILL)
+    assert it.world.run_until(it.world.now + 10, lambda: it.states().count("STARTING") > before)
+    it.request()
+    pid = next(t.pid for t in reversed(it.traces) if t.state == "STARTING" and t.actor == "master:app")
+    it.world._simulation.processes[pid].die(78)
+    it.run(1)
+    assert it.status().state == "EXILED"
+
+
+@pytest.mark.parametrize("back", [Absolve("app"), Reload("app"), Govern(APP)])
+def test_who_asks_an_exiled_vassal_is_refused_until_it_is_back(back: Any) -> None:
+    it = Play(APP)
+    with it.world:
+        exiled(it)
+        assert it.statuses == [502], "who waited"
+        it.request()
+        it.run(0.1)
+        assert it.statuses == [502, 502]
+        it.tell(back)
+        it.request()
+        it.run(1)
+        assert it.statuses == [502, 502, 200]
+        assert it.status().state == "STABLE"
+
+
+def test_who_asks_a_cursed_vassal_waits() -> None:
+    it = Play(APP)
+    with it.world as world:
+        for _ in range(20):
+            world.signal("master:app", SIGKILL)
+            it.run(0.5)
+        assert it.status().state == "CURSED"
+        it.request()
+        it.run(1)
+        assert it.statuses == []
+        world.run_until(world.now + 90, lambda: bool(it.statuses))
+        assert it.statuses == [200]
+
+
+def test_an_absolution_whose_address_is_taken_by_now_says_so_and_can_be_repeated() -> None:
+    it = Play(APP)
+    with it.world:
+        exiled(it)
+        it.sockets_taken = True
+        assert it.ask(Absolve("app")) == [Outcome("app", False, "app: socket: it is taken")]
+        assert it.status().state == "EXILED"
+        it.sockets_taken = False
+        assert it.ask(Absolve("app")) == [Outcome("app", True)]
+        it.request()
+        it.run(1)
+        assert it.statuses == [502, 200]
+
+
+def test_what_still_ends_keeps_its_sockets_for_the_one_that_comes_back() -> None:
+    """The one that is exiled shared them with the one before it, which finishes a request."""
+    it = Play(APP)
+    with it.world:
+        it.request(takes=4.0)
+        it.run(0.1)
+        it.tell(Govern(msgspec.structs.replace(APP, processes=2)), 1)
+        exiled(it)
+        assert it.ask(Absolve("app"), 1) == [Outcome("app", True)]
+        assert it.status().state in ("READY", "STABLE")
+        it.run(4)
+        assert it.statuses == [200, 200], "who waited was served by the one that came back"
+        it.request()
+        it.run(1)
+        assert it.statuses == [200] * 3
+
+
 @pytest.mark.parametrize("request_", [Reload("nobody"), Stop("nobody"), Absolve("nobody")])
 def test_who_is_not_there_is_said_to_be_so(request_: Any) -> None:
     it = Play(APP)
