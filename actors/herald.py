@@ -152,6 +152,7 @@ class Herald(Realm):
         self._write_pid(province)
 
     def child_enters(self, child: str) -> None:
+        super().child_enters(child)
         if owner := self._owners.get(child):
             self._changed()
             self._write_pid(owner[0])

@@ -4,6 +4,7 @@ On both sides: no client takes half a response for a whole one, no script half a
 holds a core.
 """
 
+import contextlib
 import os
 import resource
 import signal
@@ -353,4 +354,8 @@ def test_a_script_whose_end_cannot_be_watched_is_served(server: Server, patient:
 
 
 def _has_pidfd(pid: int) -> bool:
-    return "anon_inode:[pidfd]" in [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    found = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was closed just now
+            found.append(os.readlink(entry))
+    return "anon_inode:[pidfd]" in found
