@@ -13,6 +13,9 @@ export PATH := $(PATH):/usr/sbin:/sbin
 # $(call need,program,packages): install the packages unless the program is there.
 need = command -v $(1) >/dev/null || packaging/install $(2)
 
+# As pip does with what it installs: with PYTHONDONTWRITEBYTECODE every start would compile everything.
+compile = $(BIN)/python -m compileall -q actors cli protocol
+
 # What tests/acceptance runs, as FILE=PACKAGE. Where there is no apt-get those tests are skipped.
 REAL_PROGRAMS := /usr/sbin/apache2=apache2-bin /usr/bin/git=git /usr/share/gitweb/gitweb.cgi=gitweb \
 	/usr/lib/cgit/cgit.cgi=cgit /usr/bin/php-cgi=php-cgi /usr/share/perl5/CGI.pm=libcgi-pm-perl \
@@ -43,6 +46,7 @@ test: check
 	@$(call need,perl,perl)
 	@packages=$$(for one in $(REAL_PROGRAMS); do [ -e "$${one%=*}" ] || echo "$${one#*=}"; done); \
 		[ -z "$$packages" ] || ! command -v apt-get >/dev/null || packaging/install $$packages
+	@$(compile)
 	$(BIN)/pytest -n 4 --dist worksteal
 
 bench: $(VENV)/bench
@@ -52,6 +56,7 @@ bench: $(VENV)/bench
 	@$(call need,wrk,wrk)
 	@$(call need,gcc,gcc libc6-dev)
 	@$(call need,perl,perl)
+	@$(compile)
 	$(BIN)/python -m bench
 
 docs: $(VENV)/installed
