@@ -13,15 +13,12 @@ export PATH := $(PATH):/usr/sbin:/sbin
 # $(call need,program,packages): install the packages unless the program is there.
 need = command -v $(1) >/dev/null || packaging/install $(2)
 
-# As pip does with what it installs: with PYTHONDONTWRITEBYTECODE every start would compile everything.
-compile = $(BIN)/python -m compileall -q actors cli protocol
-
 # What tests/acceptance runs, as FILE=PACKAGE. Where there is no apt-get those tests are skipped.
 REAL_PROGRAMS := /usr/sbin/apache2=apache2-bin /usr/bin/git=git /usr/share/gitweb/gitweb.cgi=gitweb \
 	/usr/lib/cgit/cgit.cgi=cgit /usr/bin/php-cgi=php-cgi /usr/share/perl5/CGI.pm=libcgi-pm-perl \
 	/usr/lib/cgi-bin/awstats.pl=awstats
 
-.PHONY: help run test check bench docs clean
+.PHONY: help run test check bench docs clean compiled
 
 help:
 	@echo "make run    serve the CGI scripts of scenarios/cgi.toml"
@@ -31,8 +28,12 @@ help:
 	@echo "make docs   write the tables of docs/ anew from the options in the code"
 	@echo "make clean  remove whatever the other commands have made"
 
-run: $(VENV)/installed
+run: compiled
 	@exec $(BIN)/pyemperor run scenarios/cgi.toml
+
+# As pip does with what it installs: with PYTHONDONTWRITEBYTECODE every start would compile everything.
+compiled: $(VENV)/installed
+	@$(BIN)/python -m compileall -q actors cli protocol
 
 check: $(VENV)/developer
 	$(BIN)/ruff check .
@@ -41,22 +42,20 @@ check: $(VENV)/developer
 
 # The tests come last, so that their summary closes the output. Many of them wait for a server: four at a time
 # are done in half the time, also on two cores.
-test: check
+test: compiled check
 	@$(call need,nginx,nginx-light)
 	@$(call need,perl,perl)
 	@packages=$$(for one in $(REAL_PROGRAMS); do [ -e "$${one%=*}" ] || echo "$${one#*=}"; done); \
 		[ -z "$$packages" ] || ! command -v apt-get >/dev/null || packaging/install $$packages
-	@$(compile)
 	$(BIN)/pytest -n 4 --dist worksteal
 
-bench: $(VENV)/bench
+bench: $(VENV)/bench compiled
 	@$(call need,nginx,nginx-light)
 	@$(call need,uwsgi,uwsgi-core)
 	@$(call need,fcgiwrap,fcgiwrap)
 	@$(call need,wrk,wrk)
 	@$(call need,gcc,gcc libc6-dev)
 	@$(call need,perl,perl)
-	@$(compile)
 	$(BIN)/python -m bench
 
 docs: $(VENV)/installed
