@@ -7,7 +7,6 @@ to be the socket (``O_PATH``, open(2)), and whatever is removed, is removed from
 
 import errno
 import os
-import secrets
 import socket
 import stat
 from collections.abc import Iterator
@@ -95,7 +94,7 @@ def replace_file(path: str, text: str) -> OurFile:
     OSError.
     """
     folder, name = _folder(path), os.path.basename(path)
-    new = f".{name}.{secrets.token_hex(6)}"
+    new = f".{name}.{os.urandom(6).hex()}"
     try:
         _check_plain(name, folder)
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
