@@ -63,6 +63,8 @@ class SocketVault:
 
     def __init__(self) -> None:
         self._claims: dict[str, tuple[str, list[_Bound]]] = {}
+        #: By :attr:`Address.place`, the claims that have something there.
+        self._there: dict[str | int, set[str]] = {}
 
     def bind(self, vassal: Vassal, claim: str = "", sharing: Collection[str] = ()) -> None:
         """Bind every address of ``vassal``, or none: raises ConfigError that says which and why not.
@@ -86,6 +88,7 @@ class SocketVault:
                 if kept is None and self._rival(address, ours):
                     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
                 bounds.append(kept or _bind(address, vassal, _backlog(vassal)))
+                self._there.setdefault(address.place, set()).add(claim)
             for bound in bounds:
                 address = bound.address
                 if bound in held:
@@ -97,8 +100,9 @@ class SocketVault:
 
     def _rival(self, address: Address, ours: Container[str]) -> str:
         """The vassal that has the address already; "" when it is none of ours."""
-        for claim, (name, bounds) in self._claims.items():
-            if claim not in ours and any(b.is_found() and b.address.collides(address) for b in bounds):
+        for claim in self._there.get(address.place, ()):
+            name, bounds = self._claims[claim]
+            if claim not in ours and any(b.address.collides(address) and b.is_found() for b in bounds):
                 return name
         return ""
 
@@ -120,9 +124,12 @@ class SocketVault:
     def release(self, claim: str) -> None:
         """Close the sockets that no other claim has, and remove the files that are still ours."""
         _, bounds = self._claims.pop(claim, ("", []))
-        kept = {bound for _, others in self._claims.values() for bound in others}
+        for place in {bound.address.place for bound in bounds}:
+            self._there[place].discard(claim)
+            if not self._there[place]:
+                del self._there[place]
         for bound in bounds:
-            if bound not in kept:
+            if not any(bound in self._bounds(other) for other in self._there.get(bound.address.place, ())):
                 bound.close()
 
     def close(self) -> None:

@@ -47,13 +47,18 @@ class Address(msgspec.Struct, frozen=True):
         host = f"[{self.host}]" if ":" in self.host else self.host
         return self.path if self.kind == "unix" else f"{host}:{self.port}"
 
+    @property
+    def place(self) -> str | int:
+        """What addresses that collide have in common: path or port."""
+        return posixpath.normpath(self.path) if self.kind == "unix" else self.port
+
     def collides(self, other: "Address") -> bool:
         """Say whether both cannot be bound at once; port 0 is a free port and collides with nothing."""
-        if self.kind != other.kind or self.kind == "unix":
-            return self.kind == other.kind and posixpath.normpath(self.path) == posixpath.normpath(other.path)
+        if self.place != other.place or self.kind == "unix":
+            return self.place == other.place
         anywhere = {"", "0.0.0.0", "::"}
         same_host = self.host == other.host or self.host in anywhere or other.host in anywhere
-        return self.port == other.port != 0 and same_host
+        return self.port != 0 and same_host
 
 
 class Mount(msgspec.Struct, frozen=True):
