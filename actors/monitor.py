@@ -10,7 +10,6 @@ import errno
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from typing import Any, Protocol
 
 import msgspec
@@ -223,8 +222,8 @@ class Monitor(Actor):
         return {(vassal.owner, path): told for path, told in self._touch_files(vassal).items()}
 
     def _look_at_touched(self) -> None:
-        wards = ((ward.runs_as, ward.touch or {}) for ward in self._wards.values())
-        to_touch = [(name, files) for name, files in chain(self._static.items(), wards) if files]
+        to_touch = [(name, files) for name, files in self._static.items() if files]
+        to_touch += [(ward.runs_as, ward.touch) for ward in self._wards.values() if ward.touch]
         wanted = {file for _, files in to_touch for file in files}
         before = self._register.stamps
         stamps: dict[OwnersFile, Hashable | None] = {**dict.fromkeys(wanted), **touched(wanted)}
