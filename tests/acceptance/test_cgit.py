@@ -89,8 +89,10 @@ def test_a_snapshot_is_a_whole_archive(site: Installation) -> None:
 def test_many_ask_for_a_page_that_is_not_in_the_cache(site: Installation) -> None:
     """One of them makes it behind cgit's lock, and every one gets it."""
     made = site.srv / "git/cgit-cache"
+    site.fetch("/cgit/town.git/log/")
     for file in made.iterdir():
-        file.unlink()
+        if not file.name.startswith("rc-"):  # the list of repositories: while it is made cgit may find none
+            file.unlink()
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(site.fetch, ["/cgit/town.git/log/"] * 24))
     assert {answer.status for answer in answers} == {200}
