@@ -407,7 +407,7 @@ def emperor_from(
     options = _ROWS["emperor"]
     given = read(options, table, report, base=base, scale=scale)
     places = _places(table, options, report)
-    size = sum(len(name) + len(value) for name, value in given.get("env", ()))
+    size = sum(len(name) + len(value) for name, value in filter(None, given.get("env", ())))
     if size > LARGEST_ENVIRONMENT:
         report.at("env").problem(f"{size} characters in all", f"at most {LARGEST_ENVIRONMENT}")
     return EmperorOptions(**{**_defaults("emperor", scale), **given}, places=places)

@@ -338,3 +338,9 @@ def test_more_environment_than_travels_is_refused() -> None:
 def test_log_prefix_is_log_date_as_in_uwsgi() -> None:
     """uwsgi_opt_log_date: ``log-prefix = shop %Y`` begins every line with "shop 2026 - "."""
     assert vassal(log_prefix="shop %Y").log_date == "shop %Y"
+
+
+def test_an_empty_env_of_the_emperor_is_a_problem_and_no_defect() -> None:
+    report = Report("emperor.ini", lambda path: 0)
+    emperor_from({"emperor": ["/v"], "env": [""]}, report)
+    assert [problem.key for problem in report.problems] == ["env"]
