@@ -15,8 +15,8 @@ serves others meanwhile. Who must not wait gives ``answer``, which is called on 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from pyemperor.protocol.control import AttendantReport
 from pyemperor.protocol.errors import Problem
-from pyemperor.protocol.messages import Attending
 from pyemperor.protocol.options import Vassal
 
 # ---- what there is to be ------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class VassalStatus:
     #: It has served a request.
     loyal: bool = False
     #: The processes beside its workers, in the order of their masters.
-    attendants: tuple[Attending, ...] = ()
+    attendants: tuple[AttendantReport, ...] = ()
 
 
 @dataclass(slots=True)

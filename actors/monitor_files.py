@@ -22,7 +22,7 @@ from pyemperor.actors.linux import (
     IN_Q_OVERFLOW,
     FileEvents,
 )
-from pyemperor.actors.opened import Opened, OwnersFile
+from pyemperor.actors.opened import Looks, Opened, OwnersFile
 from pyemperor.actors.small_file import read_small
 from pyemperor.protocol.escapes import printable
 from pyemperor.protocol.options import Owner, Vassal
@@ -96,8 +96,7 @@ class VassalFiles:
         self._glob = kind == "glob"
         self._path = os.path.abspath(path)
         self._extensions = tuple(extensions)
-        #: By path, what stat(2) says and the version that goes with it; the third: whether it may be trusted.
-        self._cache: dict[str, tuple[tuple[int, ...], FileVersion, bool]] = {}
+        self._looks: Looks[FileVersion] = Looks()
         #: By path, what keeps us from looking at it.
         self._ailing: dict[str, str] = {}
         self._events: FileEvents | None = None
@@ -124,8 +123,8 @@ class VassalFiles:
 
     def origin(self, path: str) -> Origin:
         """What uWSGI calls it: in a folder by the name of the file, of a pattern by its path."""
-        known = self._cache.get(path)
-        modified = known[1].changed_ns / 1e9 if known else 0.0
+        known = self._looks.last(path)
+        modified = known.changed_ns / 1e9 if known else 0.0
         return Origin(printable(path if self._glob else os.path.basename(path)), printable(self._given), modified)
 
     # ---- looking --------------------------------------------------------------------------------------------
@@ -137,8 +136,7 @@ class VassalFiles:
         for path in self._paths():
             if version := self._looked_at(path):
                 seen[path] = version
-        for gone in self._cache.keys() - seen.keys():
-            del self._cache[gone]
+        for gone in self._looks.forget_all_but(seen):
             if isinstance(self._read, VassalReader):
                 self._read.forget(gone)
             self._real.pop(gone, None)
@@ -166,7 +164,7 @@ class VassalFiles:
             if self._ailing.get(path) != repr(error):
                 self._ailing[path] = repr(error)
                 logger.exception("{} could not be looked at, which is a defect of PyEmperor", path)
-            return self._cache[path][1] if path in self._cache else None
+            return self._looks.last(path)
         self._ailing.pop(path, None)
         return version
 
@@ -181,14 +179,11 @@ class VassalFiles:
             return None
         times = (found.st_mtime_ns, found.st_ctime_ns)
         seen = (*times, found.st_dev, found.st_ino, found.st_size, found.st_mode, *owner)
-        before = self._cache.get(path)
-        if before is not None and before[0] == seen and before[2]:
-            return before[1]
-        # Two edits within one tick of the file system's clock look alike. What looks alike at a second look has
-        # its last edit before the first, and the look after it sees whatever comes later.
+        if version := self._looks.trusted(path, seen):
+            return version
         content = hash(os.readlink(path)) if link else _digest(path)
         version = FileVersion(found.st_mtime_ns, found.st_dev, found.st_ino, found.st_size, content, owner)
-        self._cache[path] = seen, version, before is not None and before[:2] == (seen, version)
+        self._looks.note(path, seen, version)
         self._real[path] = os.path.realpath(path) if os.path.islink(path) else path
         return version
 
@@ -210,7 +205,7 @@ class VassalFiles:
             path = os.path.join(self._watches.get(number, ""), name)
             if mask & IN_Q_OVERFLOW:
                 self._written.clear()
-                self._cache.clear()
+                self._looks.forget_all_but(())
             elif mask & IN_IGNORED:
                 self._watches.pop(number, None)
             elif mask & IN_MODIFY:

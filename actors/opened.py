@@ -1,8 +1,8 @@
 """The files that one reading of a configuration opened or looked for, each in the version that was read."""
 
 import os
-from collections.abc import Callable, Hashable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Collection, Hashable, Mapping, Set
+from typing import Generic, TypeVar
 
 from pyemperor.actors.credentials import acting_as
 from pyemperor.actors.small_file import contents, open_small
@@ -13,6 +13,40 @@ OwnersFile = tuple[Owner | None, str]
 _T = TypeVar("_T")
 
 
+class Looks(Generic[_T]):
+    """The versions of files, by path, found out anew only when stat(2) says that there may be another one.
+
+    Two edits within one tick of the file system's clock look alike. What looks alike at a second look has its last
+    edit before the first, and the look after it sees whatever comes later: so a version is trusted from then on.
+    """
+
+    def __init__(self) -> None:
+        #: By path, what stat(2) said and the version; the third: whether it may be trusted.
+        self._known: dict[str, tuple[Hashable, _T, bool]] = {}
+
+    def trusted(self, path: str, seen: Hashable) -> _T | None:
+        """The version of a file that looks like ``seen``; None: it has to be read."""
+        before = self._known.get(path)
+        return before[1] if before is not None and before[0] == seen and before[2] else None
+
+    def note(self, path: str, seen: Hashable, version: _T) -> None:
+        """It was read, and looked like ``seen`` just before."""
+        before = self._known.get(path)
+        self._known[path] = seen, version, before is not None and before[:2] == (seen, version)
+
+    def last(self, path: str) -> _T | None:
+        """The version of the last look; None: there was none."""
+        before = self._known.get(path)
+        return None if before is None else before[1]
+
+    def forget_all_but(self, paths: Collection[str]) -> Set[str]:
+        """Forget the others, and say which they were."""
+        gone = self._known.keys() - paths
+        for path in gone:
+            del self._known[path]
+        return gone
+
+
 class Opened:
     """Reads files for one configuration, each once. ``owner`` is the one in whose name all of it is done."""
 
@@ -21,8 +55,7 @@ class Opened:
         #: By path, the version that was read; None: there was nothing to read.
         self.versions: dict[str, Hashable | None] = {}
         self._texts: dict[str, str] = {}
-        #: By path, what stat(2) said and the version; the third: whether it may be trusted.
-        self._cache: dict[str, tuple[Hashable, Hashable, bool]] = {}
+        self._looks: Looks[Hashable] = Looks()
 
     def read(self, path: str) -> str:
         """The text of a file; raises OSError or UnicodeDecodeError."""
@@ -66,9 +99,8 @@ class Opened:
         try:
             found = os.stat(path)
             seen = (found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino, found.st_size)
-            before = self._cache.get(path)
-            if before is not None and before[0] == seen and before[2]:
-                return before[1]
+            if (version := self._looks.trusted(path, seen)) is not None:
+                return version
             fd = open_small(path)
             try:
                 _, version = _contents(fd, path)
@@ -76,8 +108,7 @@ class Opened:
                 os.close(fd)
         except OSError:
             return None
-        # Two edits within one tick of the clock look alike: what looks alike twice has its last edit before.
-        self._cache[path] = seen, version, before is not None and before[:2] == (seen, version)
+        self._looks.note(path, seen, version)
         return version
 
 

@@ -12,7 +12,8 @@ from pyemperor.actors.administration import Answer, Govern, Moments, Origin, Out
 from pyemperor.actors.doorbell import Doorbell
 from pyemperor.actors.overseer import Child
 from pyemperor.actors.succession import Succession
-from pyemperor.protocol.messages import Attending, Beat, State
+from pyemperor.protocol.control import AttendantReport
+from pyemperor.protocol.messages import Beat, State
 from pyemperor.protocol.options import Vassal
 
 
@@ -65,7 +66,7 @@ class Province:
     loyal: bool = False
     beat: Beat | None = None
     #: By generation, the processes beside its workers.
-    attendants: dict[int, tuple[Attending, ...]] = field(default_factory=dict)
+    attendants: dict[int, tuple[AttendantReport, ...]] = field(default_factory=dict)
     moments: Moments = field(default_factory=Moments)
 
     def status(self, child_of: Callable[[str], Child | None]) -> VassalStatus:

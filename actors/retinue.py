@@ -16,9 +16,10 @@ import msgspec
 
 from pyemperor.actors.overseer import Child, Overseer, flags
 from pyemperor.actors.supervision import ChildSpec, ExitKind, Restart, Shutdown, Strategy, Supervisor
+from pyemperor.protocol.control import AttendantReport
 from pyemperor.protocol.cron import Crontab
 from pyemperor.protocol.hooks import steps
-from pyemperor.protocol.messages import Attended, Attending, Birth, Extend, State
+from pyemperor.protocol.messages import Attended, Birth, Extend, State
 
 _MINUTE = 60.0
 #: Seconds by which a look at the clock comes after the minute has begun.
@@ -240,9 +241,9 @@ class Retinue:
                 self._send(birth)
 
 
-def _attending(birth: Birth, child: Child) -> Attending:
+def _attending(birth: Birth, child: Child) -> AttendantReport:
     part = birth.phase or birth.index
-    return Attending(
+    return AttendantReport(
         f"{birth.kind}/{part}" if part else birth.kind,
         child.state,
         child.life.pid if child.life.state != State.ABSENT else 0,

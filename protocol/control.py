@@ -57,12 +57,16 @@ Request = Status | Reload | Stop | Absolve
 
 
 class AttendantReport(msgspec.Struct, frozen=True):
-    """How a process beside the workers is; the fields are those of ``protocol.messages.Attending``."""
+    """How one process beside the workers is; ``name`` is ``daemon/1``, ``cron/2``, ``hook/PHASE`` or ``touch``."""
 
     name: str
+    #: A ``messages.State``.
     state: str
+    #: Its process, below which its program runs; 0 when there is none.
     pid: int = 0
+    #: Why it is so.
     reason: str = ""
+    #: How often it was started again.
     restarts: int = 0
 
 

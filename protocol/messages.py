@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from pyemperor.protocol.control import AttendantReport
 from pyemperor.protocol.hooks import Step, steps
 from pyemperor.protocol.options import Vassal
 
@@ -82,24 +83,10 @@ class Renew(Message, frozen=True, tag="renew"):
     """An operator wants this vassal reloaded (SIGHUP to its master)."""
 
 
-class Attending(msgspec.Struct, frozen=True):
-    """How one attendant of a vassal is; ``name`` is ``daemon/1``, ``cron/2``, ``hook/PHASE`` or ``touch``."""
-
-    name: str
-    #: A :class:`State`.
-    state: str
-    #: Its process, below which its program runs; 0 when there is none.
-    pid: int = 0
-    #: Why it is so.
-    reason: str = ""
-    #: How often it was started again.
-    restarts: int = 0
-
-
 class Attended(Message, frozen=True, tag="attended"):
     """The attendants of this vassal that there are, whenever one of them has come to another state."""
 
-    attendants: tuple[Attending, ...]
+    attendants: tuple[AttendantReport, ...]
 
 
 class Worn(Message, frozen=True, tag="worn"):

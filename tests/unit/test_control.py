@@ -31,8 +31,8 @@ from pyemperor.cli.control import Unreachable, ask, command
 from pyemperor.cli.control_socket import control_socket, default_paths, running
 from pyemperor.cli.identity import identity_of
 from pyemperor.protocol import control
+from pyemperor.protocol.control import AttendantReport
 from pyemperor.protocol.errors import ConfigError, LinkError
-from pyemperor.protocol.messages import Attending
 from pyemperor.protocol.options import EmperorOptions
 from tests.support import PATIENCE
 
@@ -339,8 +339,8 @@ def test_a_table_for_people(palace: Palace, capsys: pytest.CaptureFixture[str]) 
     )
 
 
-DAEMON = Attending("daemon/1", "STABLE", 4720)
-CRON = Attending("cron/2", "BACKOFF", 0, "next start in 0.1 s", restarts=3)
+DAEMON = AttendantReport("daemon/1", "STABLE", 4720)
+CRON = AttendantReport("cron/2", "BACKOFF", 0, "next start in 0.1 s", restarts=3)
 
 
 def test_attendants_stand_below_their_vassal(palace: Palace, capsys: pytest.CaptureFixture[str]) -> None:
