@@ -318,7 +318,7 @@ class Life:
             case "stable", State.SUSPECT:
                 self._resume = State.STABLE
             case "start", State.STARTING:
-                return self._kill(f"not ready within {self._terms.start_timeout:g} s")
+                return self._kill(f"not ready within {self._terms.start_timeout:g} s", late=True)
             case "lost", _ if self.state is State.STARTING or self.up:
                 # It lives, knows as well, finishes what it accepted within its mercy, and exits.
                 stopping = self._enter(State.STOPPING, "its link is lost")
@@ -333,10 +333,11 @@ class Life:
                 )
         return []
 
-    def _kill(self, why: str) -> list[Command]:
+    def _kill(self, why: str, *, late: bool = False) -> list[Command]:
         self._killed = why
-        # A hung master's workers are innocent: they lose their link, finish what they accepted, and end.
-        family = not self._convicted
+        # The workers of a master that hangs, also in its start, are innocent: they lose their link, finish what
+        # they accepted, and end.
+        family = not (late or self._convicted)
         return [*self._enter(State.KILLING, why), Kill(why, family), self._wake(UNKILLABLE, "unkillable")]
 
     def _verdict(self, died: Died) -> tuple[str, str]:

@@ -176,9 +176,9 @@ def test_a_birth_is_watched_until_it_is_ready() -> None:
     assert life.up
 
 
-def test_who_is_not_ready_in_time_is_killed_with_its_family() -> None:
+def test_who_is_not_ready_in_time_is_killed_alone() -> None:
     life = life_in("STARTING")
-    killed = [Enter(KILLING, "not ready within 60 s"), Kill("not ready within 60 s", family=True)]
+    killed = [Enter(KILLING, "not ready within 60 s"), Kill("not ready within 60 s", family=False)]
     assert give(life, "start")[:2] == killed
     assert life.handle(Died(KEY, -1, 9))[-1] == Down("abnormal", "not ready within 60 s", started=False)
 
