@@ -1,11 +1,12 @@
 """The base of all our actors: a pykka actor whose inbox also waits for descriptors and for time.
 
-An actor never blocks, never sleeps and never reads a clock. Whatever happens to it is a message in its
-inbox: a ``tell`` of another actor, a descriptor that is ready (:meth:`Inbox.watch`) or a moment that has
-come (:meth:`Inbox.after`). It handles one message at a time in :meth:`Actor.handle`, which gets the time
-as an argument. So an actor that handles its messages is alive, one that does not is hung, and the same
-class runs on real threads (:class:`Threads`) and in simulated time (``actors/simulation``): pykka leaves
-the inbox, the future and the loop to implementors of new actor types, and those are all that differ.
+An actor never blocks (but for a moment, :meth:`EpollInbox.await_now`), never sleeps and never reads a clock.
+Whatever happens to it is a message in its inbox: a ``tell`` of another actor, a descriptor that is ready
+(:meth:`Inbox.watch`) or a moment that has come (:meth:`Inbox.after`). It handles one message at a time in
+:meth:`Actor.handle`, which gets the time as an argument. So an actor that handles its messages is alive, one
+that does not is hung, and the same class runs on real threads (:class:`Threads`) and in simulated time
+(``actors/simulation``): pykka leaves the inbox, the future and the loop to implementors of new actor types, and
+those are all that differ.
 """
 
 import os
@@ -199,6 +200,8 @@ class EpollInbox:
         self._epoll = select.epoll()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._bell, select.EPOLLIN)
+        self._poll = select.poll()
+        self._poll.register(self._bell, select.POLLIN)
         self._asleep = False
 
     def put(self, envelope: "Envelope[Any]", /) -> None:
@@ -257,6 +260,19 @@ class EpollInbox:
         """Forget ``fd``; always before it is closed, so that a late event cannot meet its successor."""
         if self._watched.pop(fd, None) is not None:
             self._epoll.unregister(fd)
+
+    def await_now(self, fd: int, mask: int, seconds: float) -> bool:
+        """Wait here for ``fd``, which nobody watches; False when there is mail, or nothing for ``seconds``.
+
+        For moments only: no timer comes before it is over. It costs a third of a watch, a wait and an unwatch.
+        """
+        poll = self._poll
+        poll.register(fd, mask)
+        self._asleep = True
+        events = poll.poll(0 if self._mail else seconds * 1000)
+        self._asleep = False
+        poll.unregister(fd)
+        return bool(events) and events[-1][0] == fd
 
     def hang(self, seconds: float) -> None:
         """Block this thread as a hung handler would (fault injection); 0 means for ever."""

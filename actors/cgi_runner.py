@@ -27,7 +27,6 @@ class Exchange(Protocol):
 
     outcome: Outcome
 
-    def start(self, now: float) -> bool: ...
     def handle(self, ready: Any, now: float) -> bool: ...
     def abort(self, why: str, now: float) -> bool: ...
     def client_gone(self, why: str, now: float) -> None: ...
@@ -39,7 +38,8 @@ class Listener(Protocol):
 
     def watch(self, inbox: Inbox, message: object) -> None: ...
     def unwatch(self, inbox: Inbox) -> None: ...
-    def accept(self) -> Exchange | None: ...
+    def accept(self, now: float) -> Exchange | Outcome | None:
+        """Take a connection: what became of its request if it is over, else what goes on with it."""
 
 
 #: Errors of accept() that are the machine's: the connection stays in the queue.
@@ -133,7 +133,7 @@ class CgiRunner(Actor):
         match message:
             case Acceptable(listener=listener):
                 if self._exchange is None and not (self._draining or self._held):
-                    self._serve((listener,), now)
+                    self._serve((listener,))
             case Gone(exchange=exchange):
                 if exchange is self._exchange:
                     self._exchange.client_gone("it closed the connection", now)
@@ -150,7 +150,7 @@ class CgiRunner(Actor):
                 self._draining = True
                 if self._exchange is None and not self._held:
                     # The kernel may have woken this runner alone for a connection: nobody else looks for it.
-                    self._serve(self._listeners, now)
+                    self._serve(self._listeners)
                 self._unwatch()
                 if self._exchange is None:
                     self.stop()
@@ -167,28 +167,30 @@ class CgiRunner(Actor):
     def _look(self) -> None:
         """See whether somebody waits, if there is time for them."""
         if self._exchange is None and not (self._draining or self._held):
-            self._serve(self._listeners, self.system.now())
+            self._serve(self._listeners)
 
-    def _serve(self, listeners: Iterable[Listener], now: float) -> None:
+    def _serve(self, listeners: Iterable[Listener]) -> None:
         """Take one connection, if there is one; watch for the next unless it keeps this runner busy."""
+        core, now = self._core, self.system.now()  # a message may have taken its time
+        core.busy_since = now
         for listener in listeners:
             try:
-                exchange = listener.accept()
+                taken = listener.accept(now)
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
                     raise
+                core.busy_since = 0.0
                 self._pause(error)
                 return
-            if exchange is not None:
-                self._exchange = exchange
-                self._core.busy_since = now
-                over = exchange.start(now)
-                self._core.pid = exchange.outcome.pid
-                if not over:
-                    self._unwatch()
-                    return
-                self._account(exchange)
+            if isinstance(taken, Outcome):
+                self._account(taken)
                 break
+            if taken is not None:
+                self._exchange = taken
+                core.pid = taken.outcome.pid
+                self._unwatch()
+                return
+        core.busy_since = 0.0
         self._watch()
 
     def _pause(self, error: OSError) -> None:
@@ -204,21 +206,21 @@ class CgiRunner(Actor):
     def _step(self, over: bool, now: float) -> None:
         if not over or self._exchange is None:
             return
-        self._account(self._exchange)
+        outcome = self._exchange.outcome
+        self._exchange = None
+        self._core.busy_since = 0.0
+        self._core.pid = 0
+        self._account(outcome)
         if self._draining:
             self.stop()
         elif not self._held:
             # Under load the next one waits already: neither a poll nor a change of what is watched.
-            self._serve(self._listeners, now)
+            self._serve(self._listeners)
 
-    def _account(self, exchange: Exchange) -> None:
-        self._exchange = None
-        core = self._core
-        core.busy_since = 0.0
-        core.pid = 0
-        if exchange.outcome.request is not None or exchange.outcome.problem:
-            core.requests += 1
-            self._served(exchange.outcome, self.system.now())
+    def _account(self, outcome: Outcome) -> None:
+        if outcome.request is not None or outcome.problem:
+            self._core.requests += 1
+            self._served(outcome, self.system.now())
 
     def _watch(self) -> None:
         if not self._watching:
@@ -259,6 +261,8 @@ class ErrorPipe:
         self._script = self._id = ""
         self._partial = b""
         inbox.watch(self._read, select.EPOLLIN, self._ready)
+        self._poll = select.poll()
+        self._poll.register(self._read, select.POLLIN)
 
     def begin(self, script: str, request_id: str) -> None:
         """From now on ``script`` speaks, for the request of this id."""
@@ -267,7 +271,8 @@ class ErrorPipe:
 
     def end(self) -> None:
         """Log what the script has said; whoever speaks from now on is one that it has left behind."""
-        self.drain()
+        if self._poll.poll(0):  # most say nothing, and an error costs more than a question
+            self.drain()
         if self._partial:
             self._say(self._partial)
             self._partial = b""

@@ -89,6 +89,14 @@ class Connection:
                 self._sock.recv(len(data), _TAKE)
         return self.request
 
+    def looked_at(self, request: Request, size: int) -> None:
+        """Go on with a ``request`` that somebody has found in ``size`` bytes; -1: more came, and is taken."""
+        self.begun, self.request = True, request
+        if self._holds or size < 0:
+            self._held = size
+        else:
+            self._receive(size)
+
     def ask_for_body(self) -> None:
         """Send what a client may wait for before it sends its body: no part of the response. Raises ClientLeft."""
         before = self.sent

@@ -57,11 +57,11 @@ class Delivery:
             request.variables[b"REQUEST_METHOD"],
             request.variables.get(b"SERVER_PROTOCOL", b""),
             self._client.wire.headers,
-            head_limit=script.head_limit,
+            head_limit=script.terms.head_limit,
             nph=script.name.rpartition("/")[2].startswith("nph-"),
-            accel=script.redirect == "accel",
+            accel=script.terms.redirect == "accel",
         )
-        self._redirects = script.redirect == "internal"
+        self._redirects = script.terms.redirect == "internal"
 
     # ---- what is known of it ----------------------------------------------------------------------------
 

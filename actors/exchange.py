@@ -29,7 +29,7 @@ from pyemperor.actors.connection import ClientLeft, Connection
 from pyemperor.actors.deadlines import Deadlines
 from pyemperor.actors.delivery import Delivery
 from pyemperor.actors.intake import Intake
-from pyemperor.actors.outcome import Outcome, named
+from pyemperor.actors.outcome import Outcome, name
 from pyemperor.actors.script import GRACE, LOOK, UNKNOWN, Process, Ready, Script, Spawn
 from pyemperor.actors.wires import Request, Wire
 from pyemperor.protocol.errors import RequestError
@@ -78,6 +78,7 @@ class Exchange:
         inbox: Inbox,
         sock: socket.SocketType,
         wire: Wire,
+        outcome: Outcome,
         handlers: Mapping[int, Handler],
         errors: Errors,
         null: int,
@@ -86,7 +87,7 @@ class Exchange:
         *,
         post_buffering: bool = False,
     ) -> None:
-        self.outcome = Outcome()
+        self.outcome = outcome
         self._inbox = inbox
         self._client = Connection(inbox, sock, wire)
         self._intake = Intake(self._client)
@@ -108,21 +109,61 @@ class Exchange:
             self._time.wait(self._time.silence, now)
         return over
 
+    def go_on(self, size: int, answer: Script | bytes, process: Process | None, now: float) -> bool:
+        """Begin in the middle: what came, ``size`` bytes, is the request of the outcome; as :meth:`start`.
+
+        ``answer`` is what its handler decided; ``process``, if any, is its script, which has had its moment.
+        """
+        request = self.outcome.request
+        assert request is not None
+
+        def serve(now: float) -> None:
+            self._client.looked_at(request, size)
+            if process is None:
+                self._serve(answer, request, now)
+            else:
+                self._runs(process, request, self.outcome.started_at)
+                self._time.go_on(now, max(0.0, self.outcome.started_at + SETTLED - now))
+                self._script_talks(now)
+
+        return self._step(serve, now)
+
+    def deliver(self, rest: bytes, size: int, silence: float, now: float) -> bool:
+        """Begin near the end: all that is left to do is to send the ``rest`` of the response; as :meth:`start`.
+
+        ``size`` is that of what came and was not taken, -1 for a client that has said more than its request.
+        """
+        request = self.outcome.request
+        assert request is not None
+
+        def send(now: float) -> None:
+            self._client.looked_at(request, size)
+            self._client.sent, self._client.pending = self.outcome.sent, rest
+            self._delivery.unsent, self._delivery.answered = False, True
+            self._time.wait(silence, now)
+            self._delivery.send()
+
+        self._time.silence = silence
+        return self._step(send, now)
+
     def handle(self, ready: Ready, now: float) -> bool:
         """Take in one event; True when the exchange is over and everything of it is released."""
+        match ready:
+            case Ready.CLIENT:
+                step = self._client_ready
+            case Ready.OUTPUT:
+                step = self._script_talks
+            case Ready.INPUT:
+                step = self._script_listens
+            case Ready.EXIT:
+                step = self._look_for_end
+            case Ready.TICK:
+                step = self._tick_at
+        return self._step(step, now)
+
+    def _step(self, step: Callable[[float], None], now: float) -> bool:
         try:
-            match ready:
-                case Ready.CLIENT:
-                    self._client_ready(now)
-                case Ready.OUTPUT:
-                    self._script_talks(now)
-                case Ready.INPUT:
-                    if self._intake.feed():
-                        self._progress(now)
-                case Ready.EXIT:
-                    self._look_for_end(now)
-                case Ready.TICK:
-                    self._tick_at(now)
+            step(now)
         except ClientLeft as error:
             self.client_gone(str(error), now)
         except RequestError as error:
@@ -214,7 +255,10 @@ class Exchange:
         handler = self._handlers.get(request.modifier1)
         if handler is None:
             raise refusals.not_handled(request.modifier1)
-        answer = handler(named(request, self.outcome))
+        name(self.outcome, request)
+        self._serve(handler(request), request, now)
+
+    def _serve(self, answer: Script | bytes, request: Request, now: float) -> None:
         if isinstance(answer, bytes):
             self._answer(answer, now)
         else:
@@ -248,7 +292,7 @@ class Exchange:
     @property
     def _persistent(self) -> bool:
         """Whether a script may go on that nobody hears."""
-        return self._process is not None and self._process.script.persistent
+        return self._process is not None and self._process.script.terms.persistent
 
     def _begin_to_drain(self, now: float) -> None:
         """The client has got everything, and has little time to say what nobody hears."""
@@ -260,23 +304,30 @@ class Exchange:
     # ---- the script -------------------------------------------------------------------------------------
 
     def _run(self, script: Script, request: Request, now: float) -> None:
-        outcome = self.outcome
-        outcome.script = script.name
+        self.outcome.script = script.name
         stdin = None if request.length else self._null
-        process = Process(self._inbox, script, stdin=stdin, stderr=self._errors.fd, warm=self._warm)
+        process = Process.start(self._inbox, script, stdin=stdin, stderr=self._errors.fd, warm=self._warm)
+        self._runs(process, request, now)
+
+    def _runs(self, process: Process, request: Request, now: float) -> None:
         self._process = process
+        script, outcome = process.script, self.outcome
         self._errors.begin(script.name, outcome.id)
         outcome.pid = process.pid
         self._delivery.begin(script, request, process)
         time = self._time
-        time.silence = script.timeout
-        time.limit(script.first_byte, script.total, now)
-        time.moved(now, script.timeout)
+        time.silence = script.terms.timeout
+        time.limit(script.terms.first_byte, script.terms.total, now)
+        time.moved(now, script.terms.timeout)
         time.go_on(now, PROMPT)
         if request.length:
             self._delivery.prompt = False
             if self._intake.begin(process):
                 self._progress(now)
+
+    def _script_listens(self, now: float) -> None:
+        if self._intake.feed():
+            self._progress(now)
 
     def _script_talks(self, now: float) -> None:
         process = self._process
@@ -419,11 +470,11 @@ class Exchange:
             return
         script = process.script
         if limit == "begin":
-            raise refusals.begins_late(script.name, script.first_byte)
+            raise refusals.begins_late(script.name, script.terms.first_byte)
         self.outcome.harakiri = True
-        self._farewell = script.farewell, script.grace
-        doing = process.doing() if script.explain else ""
-        raise refusals.ends_late(script.name, script.total, self.outcome.redirects, doing)
+        self._farewell = script.terms.farewell, script.terms.grace
+        doing = process.doing() if script.terms.explain else ""
+        raise refusals.ends_late(script.name, script.terms.total, self.outcome.redirects, doing)
 
     def _overdue(self, now: float) -> None:
         """Nothing moved for long enough: give up on whoever it waited for."""

@@ -294,7 +294,7 @@ class ForkServer:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, AT_ONCE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
-            os.setsid()
+            os.setpgid(0, 0)
             _close_all_but(0, 1, 2, *fds, *([office.fileno()] if office else []))
             if self._files is not None:
                 resource.setrlimit(resource.RLIMIT_NOFILE, self._files)

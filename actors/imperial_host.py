@@ -11,10 +11,11 @@ import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pyemperor.actors.fork_server import AT_ONCE
 from pyemperor.actors.host import ForkHost, HostClosed, HostLost
-from pyemperor.actors.linux import become_subreaper, children
+from pyemperor.actors.linux import become_subreaper, children, has_terminal
 from pyemperor.protocol.messages import Adopt, Birth
 
 
@@ -40,8 +41,10 @@ class ImperialForkHost(ForkHost):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             command = [word.replace("{fd}", str(theirs.fileno())) for word in self.command]
+            # One session for all below it, and none with a terminal; each process leads a group of its own.
+            apart: dict[str, Any] = {"start_new_session": True} if has_terminal() else {"process_group": 0}
             self._server = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
+                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], **apart
             )
         self.attach(ours)
         return self._server.pid

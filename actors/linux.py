@@ -3,6 +3,7 @@
 import array
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import select
@@ -45,6 +46,15 @@ def own_working_directory() -> None:
 def waiting_bytes(pipe: int) -> int:
     """How many bytes wait in ``pipe`` (ioctl_pipe(2), FIONREAD)."""
     return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def has_terminal() -> bool:
+    """Whether this process has a controlling terminal (tty(4))."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno != errno.ENXIO
+    return True
 
 
 def widen(pipe: int, size: int) -> None:

@@ -16,6 +16,7 @@ from pyemperor.actors.actor import Inbox
 from pyemperor.actors.credentials import acting_as
 from pyemperor.actors.doorbell import SocketDoorbell
 from pyemperor.actors.exchange import Exchange
+from pyemperor.actors.outcome import Outcome
 from pyemperor.actors.socket_file import OurFile, bind_file
 from pyemperor.protocol.errors import ConfigError, Problem
 from pyemperor.protocol.options import Owner, Vassal
@@ -240,10 +241,14 @@ def _somaxconn() -> int:
 _NON_BLOCKING = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 
 
+#: Serves a connection: what became of its request if that is over, else the exchange that goes on.
+Serve = Callable[[socket.SocketType, float], Exchange | Outcome]
+
+
 class Listener:
     """One runner's view of a listening socket."""
 
-    def __init__(self, sock: socket.socket, serve: Callable[[socket.SocketType], Exchange]) -> None:
+    def __init__(self, sock: socket.socket, serve: Serve) -> None:
         self._sock = sock
         self._family = sock.family
         self._serve = serve
@@ -256,11 +261,11 @@ class Listener:
         """Leave connections to others."""
         inbox.unwatch(self._sock.fileno())
 
-    def accept(self) -> Exchange | None:
-        """Take a connection; None when another worker was faster."""
+    def accept(self, now: float) -> Exchange | Outcome | None:
+        """Take a connection and begin to serve it; None when another worker was faster."""
         try:
             # As accept() does it, but without looking up two enumerations for every connection.
             fd, _ = self._sock._accept()  # type: ignore[attr-defined]
         except (BlockingIOError, ConnectionAbortedError):
             return None
-        return self._serve(socket.SocketType(self._family, _NON_BLOCKING, 0, fd))
+        return self._serve(socket.SocketType(self._family, _NON_BLOCKING, 0, fd), now)

@@ -31,16 +31,14 @@ class Outcome(msgspec.Struct):
     harakiri: bool = False
 
 
-def named(request: Request, outcome: Outcome) -> Request:
-    """The request with its id, the web server's or one of ours; a request that took its place keeps it."""
-    variables = request.variables
-    known = variables.get(b"REQUEST_ID")
+def name(outcome: Outcome, request: Request) -> None:
+    """Give ``request`` its id, the web server's or one of ours; one that takes the place of another keeps it."""
+    known = request.variables.get(b"REQUEST_ID")
     if known:
         outcome.id = known.decode("utf-8", "backslashreplace")
-        return request
-    outcome.id = outcome.id or _new_id()
-    variables = {**variables, b"REQUEST_ID": outcome.id.encode()}
-    return Request(request.modifier1, request.modifier2, variables, request.length)
+    else:
+        outcome.id = outcome.id or _new_id()
+        request.variables[b"REQUEST_ID"] = outcome.id.encode()
 
 
 def _new_id() -> str:

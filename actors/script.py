@@ -29,17 +29,39 @@ EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 #: also the quickest: for each that is not named, glibc asks the kernel first.)
 _DEFAULTED = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
+#: Linux may schedule by sessions (autogroup, sched(7)): with one for each, scripts are started late and unevenly.
+_OWN_GROUP: dict[str, Any] = {"setpgroup": 0}
+_OWN_SESSION: dict[str, Any] = {"setsid": True}
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What a vassal lets its scripts do.
+
+    ``timeout`` is the seconds for which neither side may be silent (uWSGI's ``cgi-timeout``), ``first_byte``
+    those until a response begins and ``total`` those until its end (0: no limit). ``head_limit`` bounds its
+    header in bytes (``cgi-buffer-size``). ``redirect`` is what becomes of a local redirect (RFC 3875 §6.2.2).
+    ``persistent`` lets a script finish when the client has left (``cgi-do-not-kill-on-error``); ``session``
+    gives it a session of its own. Past ``total`` it gets the signal ``farewell``, and SIGKILL after ``grace``
+    seconds; ``explain`` has it said what it waited for (uWSGI's ``harakiri-graceful-*``, ``harakiri-verbose``).
+    """
+
+    timeout: float
+    first_byte: float = 0.0
+    total: float = 0.0
+    head_limit: int = 65536
+    redirect: Literal["internal", "accel", "302"] = "internal"
+    persistent: bool = False
+    session: bool = False
+    farewell: int = signal.SIGTERM
+    grace: float = GRACE
+    explain: bool = False
+
 
 class Script(msgspec.Struct, frozen=True):
     """What a handler decides: the program, its arguments, its environment and its directory.
 
-    ``path`` is executed; ``name`` is what people call it (the URL's ``SCRIPT_NAME``). ``timeout`` is the seconds
-    for which neither side may be silent (uWSGI's ``cgi-timeout``), ``first_byte`` those until its response
-    begins and ``total`` those until its end (0: no limit). ``head_limit`` bounds its header in bytes
-    (``cgi-buffer-size``). ``redirect`` is what becomes of a local redirect (RFC 3875 §6.2.2). ``persistent``
-    lets it finish when the client has left (``cgi-do-not-kill-on-error``); ``warm`` runs it in a fork of the
-    vassal's warm interpreter. Past ``total`` it gets the signal ``farewell``, and SIGKILL after ``grace`` seconds;
-    ``explain`` has it said what it waited for (uWSGI's ``harakiri-graceful-*``, ``harakiri-verbose``).
+    ``path`` is executed; ``name`` is what people call it (the URL's ``SCRIPT_NAME``). ``warm`` runs it in a
+    fork of the vassal's warm interpreter.
     """
 
     path: bytes
@@ -47,16 +69,8 @@ class Script(msgspec.Struct, frozen=True):
     environment: Mapping[bytes, bytes]
     directory: bytes
     name: str
-    timeout: float
-    first_byte: float = 0.0
-    total: float = 0.0
-    head_limit: int = 65536
-    redirect: Literal["internal", "accel", "302"] = "internal"
-    persistent: bool = False
+    terms: Terms
     warm: bool = False
-    farewell: int = signal.SIGTERM
-    grace: float = GRACE
-    explain: bool = False
     #: Taken by the handler; :class:`Process` gives it back (:class:`slots.Slot`).
     slot: Any = None
 
@@ -88,6 +102,9 @@ class Child(Protocol):
     def close(self) -> None: ...
 
 
+#: The pid of a script, and what knows of its end if that is not its parent.
+Launched = tuple[int, Child | None]
+
 #: Starts a script with these descriptors as 0, 1 and 2 in another way than exec; raises OSError where it cannot.
 Spawn = Callable[[Script, int, int, int], Child]
 
@@ -113,22 +130,18 @@ _SAYS = {ready: _says(ready) for ready in Ready}
 class Process:
     """The script's side of an exchange: its body goes in, its output comes out, and it ends with its group.
 
-    It leads a session and a process group of its own, and has the descriptors 0, 1 and 2 and no other.
+    It leads a process group of its own, in a session without a terminal, and has the descriptors 0, 1 and 2 and no
+    other.
     """
 
     __slots__ = (
-        "_child", "_grace", "_group", "_inbox", "_input", "_output", "_pidfd", "_wide",
+        "_child", "_grace", "_group", "_inbox", "_input", "_output", "_pidfd", "_said", "_wide",
         "asked_at", "ending", "pending", "pid", "script",
     )  # fmt: skip
 
-    def __init__(
-        self, inbox: Inbox, script: Script, *, stdin: int | None, stderr: int, warm: Spawn | None = None
-    ) -> None:
-        """Start ``script``; raises RequestError when it cannot be executed.
+    pid: int
 
-        ``stdin`` is None for a pipe that :meth:`feed` fills; ``warm`` starts what need not be executed. The
-        caller's thread must have its own working directory (``linux.own_working_directory``).
-        """
+    def __init__(self, inbox: Inbox, script: Script) -> None:
         self._inbox = inbox
         self.script = script
         self.ending: Ending | None = None
@@ -141,6 +154,18 @@ class Process:
         self._input = self._output = self._pidfd = -1
         self._child: Child | None = None
         self._wide = False
+        self._said = b""
+
+    @classmethod
+    def start(
+        cls, inbox: Inbox, script: Script, *, stdin: int | None, stderr: int, warm: Spawn | None = None
+    ) -> "Process":
+        """Start ``script``; raises RequestError when it cannot be executed.
+
+        ``stdin`` is None for a pipe that :meth:`feed` fills; ``warm`` starts what need not be executed. The
+        caller's thread must have its own working directory (``linux.own_working_directory``).
+        """
+        self = cls(inbox, script)
         theirs = []
         try:
             if stdin is None:
@@ -151,16 +176,26 @@ class Process:
             self._output, stdout = os.pipe2(os.O_CLOEXEC)
             theirs.append(stdout)
             os.set_blocking(self._output, False)
-            if warm and script.warm:
-                with contextlib.suppress(OSError):  # it has said why; exec can do it as well
-                    self._child = warm(script, stdin, stdout, stderr)
-            self.pid = self._child.pid if self._child else _spawn(script, stdin, stdout, stderr)
+            self.pid, self._child = launch(script, stdin, stdout, stderr, warm)
         except OSError as error:
             self.close()
             raise cannot_run(script.name, os.fsdecode(script.path), error) from None
         finally:
             for fd in theirs:
                 os.close(fd)
+        return self
+
+    @classmethod
+    def running(
+        cls, inbox: Inbox, script: Script, launched: Launched, output: int, said: bytes, ending: Ending | None
+    ) -> "Process":
+        """The process that runs ``script`` without input, and has ``said`` something to ``output``."""
+        self = cls(inbox, script)
+        self.pid, self._child = launched
+        self.ending = ending
+        self._output, self._said = output, said
+        os.set_blocking(output, False)
+        return self
 
     # ---- its pipes --------------------------------------------------------------------------------------
 
@@ -198,6 +233,9 @@ class Process:
 
     def read(self) -> bytes | None:
         """Output; None if there is none now, b"" at its end."""
+        if self._said:
+            said, self._said = self._said, b""
+            return said
         try:
             return os.read(self._output, CHUNK)
         except BlockingIOError:
@@ -281,9 +319,12 @@ class Process:
     # ---- its end ----------------------------------------------------------------------------------------
 
     def signal(self, number: int) -> None:
-        """Signal the whole process group; a group that is gone has nothing to hear."""
+        """Signal the whole process group, and a script that has left it; who is gone has nothing to hear."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
+        with contextlib.suppress(ProcessLookupError):
+            if self.ending is None and os.getpgid(self.pid) != self.pid:
+                os.kill(self.pid, number)
 
     def end(self, now: float, number: int, grace: float) -> None:
         """Ask the group to end by the signal ``number``, within ``grace`` seconds; then :meth:`insist`."""
@@ -329,25 +370,21 @@ class Process:
 
     def reap(self) -> Ending | None:
         """How the script ended; None while it runs. Never blocks."""
-        if self.ending is None and (found := self._child.reap() if self._child else _wait(self.pid)):
-            status, cpu, peak = found
-            if status is None:
-                self.ending = UNKNOWN
-            else:
-                code = os.waitstatus_to_exitcode(status)
-                self.ending = Ending(max(code, -1), max(-code, 0), cpu, peak)
-            self._forget_exit()
+        if self.ending is None:
+            self.ending = reap(self.pid, self._child)
+            if self.ending is not None:
+                self._forget_exit()
         return self.ending
 
 
-def _wait(pid: int) -> tuple[int, float, int] | None:
-    pid, status, usage = os.wait4(pid, os.WNOHANG)
-    return (status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024) if pid else None
-
-
-def _spawn(script: Script, stdin: int, stdout: int, stderr: int) -> int:
+def launch(script: Script, stdin: int, stdout: int, stderr: int, warm: Spawn | None) -> Launched:
+    """Start ``script`` with these descriptors as 0, 1 and 2, ``warm`` if it may be; raises OSError."""
+    if script.warm and warm:
+        with contextlib.suppress(OSError):  # it has said why; exec can do it as well
+            child = warm(script, stdin, stdout, stderr)
+            return child.pid, child
     os.chdir(script.directory)
-    return os.posix_spawn(
+    pid = os.posix_spawn(
         script.path,
         script.arguments,
         script.environment,
@@ -356,7 +393,25 @@ def _spawn(script: Script, stdin: int, stdout: int, stderr: int) -> int:
             (os.POSIX_SPAWN_DUP2, stdout, 1),
             (os.POSIX_SPAWN_DUP2, stderr, 2),
         ),
-        setsid=True,
         setsigmask=(),
         setsigdef=_DEFAULTED,
+        **(_OWN_SESSION if script.terms.session else _OWN_GROUP),
     )
+    return pid, None
+
+
+def reap(pid: int, child: Child | None) -> Ending | None:
+    """How a script of this thread ended; None while it runs. Never blocks."""
+    if child is None:
+        pid, status, usage = os.wait4(pid, os.WNOHANG)
+        return _ending(status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024) if pid else None
+    found = child.reap()
+    if found is None:
+        return None
+    status_or_none, cpu, peak = found
+    return UNKNOWN if status_or_none is None else _ending(status_or_none, cpu, peak)
+
+
+def _ending(status: int, cpu: float, peak: int) -> Ending:
+    code = os.waitstatus_to_exitcode(status)
+    return Ending(code, 0, cpu, peak) if code >= 0 else Ending(-1, -code, cpu, peak)

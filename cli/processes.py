@@ -11,12 +11,13 @@ from functools import partial
 from loguru import logger
 from setproctitle import setproctitle
 
-from pyemperor.actors.actor import Actor, Inbox, System, Threads
+from pyemperor.actors.actor import Actor, EpollInbox, Inbox, System, Threads
 from pyemperor.actors.attendants import Attendant, new_attendant
 from pyemperor.actors.cgi_runner import CgiRunner, ErrorPipe
 from pyemperor.actors.crew import Gauges
 from pyemperor.actors.doorbell import SocketDoorbell
 from pyemperor.actors.exchange import Exchange, Handler
+from pyemperor.actors.express import Express
 from pyemperor.actors.fork_server import ForkServer
 from pyemperor.actors.host import ForkHost
 from pyemperor.actors.journal import Journal
@@ -36,6 +37,7 @@ from pyemperor.cli.handlers import handlers_of, load_registered
 from pyemperor.cli.logs import log_request, log_to_stderr, open_log
 from pyemperor.protocol.cgi import base_environment
 from pyemperor.protocol.messages import Birth
+from pyemperor.protocol.uwsgi import Modifier
 
 #: An operator's wish that a process ends.
 _ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -177,6 +179,7 @@ def _runners_listeners(
 ) -> list[Listener]:
     vassal = birth.vassal
     inbox = runner.actor_inbox
+    assert isinstance(inbox, EpollInbox)
     log = logger.bind(actor=birth.actor, event="stderr")
 
     def stderr(line: str, request: str) -> None:
@@ -185,19 +188,23 @@ def _runners_listeners(
     errors = ErrorPipe(inbox, stderr)
     runner.belongings.callback(errors.close)
 
-    def exchange(sock: socket.SocketType, wire: Wire) -> Exchange:
-        buffering = vassal.post_buffering > 0
+    def exchange(sock: socket.SocketType, wire: Wire, outcome: Outcome) -> Exchange:
+        timeout, buffering = vassal.socket_timeout, vassal.post_buffering > 0
         return Exchange(
-            inbox, sock, wire, handlers, errors, null, vassal.socket_timeout, warm, post_buffering=buffering
+            inbox, sock, wire, outcome, handlers, errors, null, timeout, warm, post_buffering=buffering
         )
 
-    def uwsgi(sock: socket.SocketType) -> Exchange:
-        return exchange(sock, UwsgiWire(vassal.buffer_size))
+    def uwsgi(sock: socket.SocketType, outcome: Outcome) -> Exchange:
+        return exchange(sock, UwsgiWire(vassal.buffer_size), outcome)
 
-    def http(sock: socket.SocketType) -> Exchange:
-        return exchange(sock, HttpWire(sock))
+    def http(sock: socket.SocketType, now: float) -> Outcome | Exchange:
+        begun = exchange(sock, HttpWire(sock), Outcome())
+        return begun.outcome if begun.start(now) else begun
 
-    kinds = [uwsgi] * len(vassal.socket) + [http] * len(vassal.http_socket)
+    express = Express(
+        inbox, handlers[Modifier.CGI], errors, null, warm, vassal.buffer_size, runner.system.now, uwsgi
+    )
+    kinds = [express.serve] * len(vassal.socket) + [http] * len(vassal.http_socket)
     return [Listener(sock, serve) for sock, serve in zip(socks, kinds, strict=True)]
 
 

@@ -7,6 +7,7 @@ decoded, so a script sees exactly the bytes that the web server sent, and no tim
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
+from itertools import filterfalse
 from urllib.parse import unquote_to_bytes
 
 from pyemperor.protocol.errors import RequestError
@@ -101,7 +102,12 @@ def script_environment(
     the web server sends none. The names in ``unset`` (uWSGI's ``cgi-unset``) are removed last.
     """
     passes = _gate(frozenset(allowed), pass_auth)
-    environment = {**base, **{name: value for name, value in variables.items() if passes[name]}}
+    environment = {**base, **variables}
+    for name in filterfalse(passes.__getitem__, variables):
+        if name in base:
+            environment[name] = base[name]
+        else:
+            del environment[name]
     environment[b"SCRIPT_NAME"] = script_name
     environment[b"SCRIPT_FILENAME"] = script_filename
     environment.setdefault(b"DOCUMENT_ROOT", document_root)
@@ -165,12 +171,18 @@ def _names_nobody(server_name: bytes) -> bool:
 
 def _name_server(environment: dict[bytes, bytes]) -> None:
     """Set ``SERVER_NAME`` and ``SERVER_PORT`` (§4.1.14, §4.1.15) from ``Host`` where the web server did not."""
-    host = _HOST.fullmatch(environment.get(b"HTTP_HOST", b""))
-    secure = environment.get(b"HTTPS") in (b"on", b"1") or environment.get(b"REQUEST_SCHEME") == b"https"
-    default_port = b"443" if secure else b"80"
+    host, port = _host_and_port(environment.get(b"HTTP_HOST", b""))
     if _names_nobody(environment.get(b"SERVER_NAME", b"")):
-        environment[b"SERVER_NAME"] = host[1] if host else environment.get(b"SERVER_ADDR", b"localhost")
-    environment.setdefault(b"SERVER_PORT", host[2] or default_port if host else default_port)
+        environment[b"SERVER_NAME"] = host or environment.get(b"SERVER_ADDR", b"localhost")
+    if b"SERVER_PORT" not in environment:
+        secure = environment.get(b"HTTPS") in (b"on", b"1") or environment.get(b"REQUEST_SCHEME") == b"https"
+        environment[b"SERVER_PORT"] = port or (b"443" if secure else b"80")
+
+
+@lru_cache(maxsize=64)
+def _host_and_port(field: bytes) -> tuple[bytes, bytes]:
+    found = _HOST.fullmatch(field)
+    return (found[1], found[2] or b"") if found else (b"", b"")
 
 
 # ---- the script's arguments --------------------------------------------------------------------------
@@ -228,8 +240,11 @@ def match_mount(path: bytes, mounts: Iterable[bytes]) -> bytes | None:
     A mount ends at a segment boundary: ``/cgi-bin`` takes ``/cgi-bin`` and ``/cgi-bin/x``, never
     ``/cgi-binX``. The mount ``b""`` is the default: it takes every path. No mount ends in "/".
     """
-    found = [m for m in mounts if path.startswith(m) and path[len(m) : len(m) + 1] in (b"", b"/")]
-    return max(found, key=len, default=None)
+    found = None
+    for mount in mounts:
+        if path.startswith(mount) and path[len(mount) : len(mount) + 1] in (b"", b"/"):
+            found = mount if found is None or len(mount) > len(found) else found
+    return found
 
 
 def script_candidates(path: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -355,6 +355,7 @@ class Vassal(Ancillary, frozen=True, forbid_unknown_fields=True, rename="kebab")
     cgi_limit_nofile: int | None = _default("vassal", "cgi-limit-nofile")
     cgi_limit_core: int | None = _default("vassal", "cgi-limit-core")
     cgi_no_new_privs: bool = _default("vassal", "cgi-no-new-privs")
+    cgi_new_session: bool = _default("vassal", "cgi-new-session")
     cgi_run_as_owner: bool = _default("vassal", "cgi-run-as-owner")
     supervision: Supervision = Supervision()
 

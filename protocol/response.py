@@ -5,13 +5,46 @@ Only what belongs to the response comes out: a head that is valid, and of the bo
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 
-from pyemperor.protocol.cgi_response import MAX_HEAD, HeadParser, Kind, ResponseHead, encode_head
+from pyemperor.protocol.cgi_response import MAX_HEAD, HeadParser, Kind, ResponseHead, encode_head, parse_head
 from pyemperor.protocol.errors import ScriptError
 from pyemperor.protocol.redirects import accel_redirect
 
 #: Statuses of responses that have no body (RFC 9110 §6.4.1, §15.3.6).
 _BODILESS = (204, 205, 304)
+
+
+def in_one_piece(output: bytes, protocol: bytes, limit: int) -> tuple[ResponseHead, int, bytes] | None:
+    """The response that ``output`` is, all that a script has said: its head, the size of that, and its bytes.
+
+    It is what :class:`Response` makes of the same bytes for a GET, found in one look. None for whatever is not
+    plain: that takes a closer one, or is an error. ``protocol`` is the request's, ``limit`` is for the head.
+    """
+    end = output.find(b"\n\n", 0, _PLAIN)
+    crlf = output.find(b"\n\r\n", 0, _PLAIN if end < 0 else end + 1)
+    end, start = (end, end + 2) if crlf < 0 else (crlf, crlf + 3)
+    plain = _plain_head(output[:end], protocol) if end > 0 and start <= limit else None
+    if plain is None or plain[0].content_length not in (None, len(output) - start):
+        return None
+    head, encoded = plain
+    return head, len(encoded), encoded + output[start:]
+
+
+#: Bytes within which a plain head ends; those that are repeated are remembered.
+_PLAIN = 512
+
+
+@lru_cache(maxsize=128)
+def _plain_head(block: bytes, protocol: bytes) -> tuple[ResponseHead, bytes] | None:
+    """The head and its bytes; None where it is no head, or not all that there is to do is to send it."""
+    try:
+        head = parse_head(block)
+    except ScriptError:
+        return None
+    if head.notes or head.nph or head.status < 200 or head.status in _BODILESS or head.kind is Kind.LOCAL_REDIRECT:
+        return None
+    return head, encode_head(head, protocol)
 
 
 class Response:

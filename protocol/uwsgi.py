@@ -120,6 +120,29 @@ class PacketParser:
         return end if len(data) >= end else 0
 
 
+def plain_packet(data: bytes, modifier1: int, buffer_size: int) -> dict[bytes, bytes] | None:
+    """The variables of a request that ``data`` is, neither more nor less, with none twice; None for anything else.
+
+    What it is, and what is wrong with it, :class:`PacketParser` finds out.
+    """
+    size = len(data) - _HEADER
+    if not 0 < size <= buffer_size or data[0] != modifier1 or data[1] | data[2] << 8 != size:
+        return None
+    found: dict[bytes, bytes] = {}
+    at, end, count = _HEADER, len(data), 0
+    try:
+        while at < end:
+            start = at + 2
+            stop = start + (data[at] | data[at + 1] << 8)
+            value = stop + 2
+            at = value + (data[stop] | data[stop + 1] << 8)
+            found[data[start:stop]] = data[value:at]
+            count += 1
+    except IndexError:
+        return None
+    return found if at == end and count == len(found) <= MAX_VARS and b"" not in found else None
+
+
 def parse_vars(block: bytes, max_vars: int = MAX_VARS) -> list[tuple[bytes, bytes]]:
     """Split a var block into (key, value) pairs, in order, duplicates kept.
 

@@ -4,6 +4,7 @@ Names and values are ``bytes``: nothing is decoded, so a script sees exactly wha
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import filterfalse
 
 from pyemperor.protocol.errors import RequestError
 
@@ -21,14 +22,17 @@ def merge_vars(pairs: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     a length beyond 64 bits.
     """
     merged = dict(pairs)
-    if len(merged) != len(pairs):
-        merged = _join_repeated(pairs)
-    everything = b"".join((*merged, *merged.values()))
-    if b"\0" in everything:
+    return check_vars(merged if len(merged) == len(pairs) else _join_repeated(pairs))
+
+
+def check_vars(merged: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Check and clean the variables of a request that has none twice, as :func:`merge_vars` does."""
+    names = b"".join(merged)
+    if b"\0" in names or b"\0" in b"".join(merged.values()):
         raise RequestError("the request has a NUL byte in a variable or header field")
-    if b"UWSGI_" in everything:  # perhaps in a value
+    if b"UWSGI_" in names:
         merged = {name: value for name, value in merged.items() if not name.startswith(b"UWSGI_")}
-    for name in [name for name, value in merged.items() if not value]:
+    for name in [*filterfalse(merged.__getitem__, merged)]:  # those without a value
         if not name.startswith(b"HTTP_"):
             del merged[name]
     if b"REQUEST_METHOD" not in merged:

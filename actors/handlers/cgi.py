@@ -14,7 +14,7 @@ from pyemperor import __version__
 from pyemperor.actors.confinement import Confinement
 from pyemperor.actors.refusals import no_locks
 from pyemperor.actors.resolution import Place, Resolver
-from pyemperor.actors.script import Script
+from pyemperor.actors.script import Script, Terms
 from pyemperor.actors.slots import Slot, Slots
 from pyemperor.actors.wires import Request
 from pyemperor.protocol.cgi import (
@@ -61,7 +61,7 @@ class _Cgi:
         path = os.fsdecode(self._base[b"PATH"])
         self._helpers = [(helper.ext.encode(), _command(helper, path)) for helper in vassal.cgi_helper]
         self._confinement = Confinement(vassal)
-        self._total = min(filter(None, (vassal.cgi_total_timeout, vassal.harakiri)), default=0.0)
+        self._terms = _terms(vassal)
 
     def __call__(self, request: Request) -> Script | bytes:
         path = request_path(request.variables)
@@ -125,7 +125,9 @@ class _Cgi:
             allowed=self._allowed,
             unset=self._unset,
         )
-        helper = next((argv for ext, argv in self._helpers if file.endswith(ext)), ())
+        helper: tuple[bytes, ...] = ()
+        if self._helpers:
+            helper = next((argv for ext, argv in self._helpers if file.endswith(ext)), ())
         words = search_words(request.variables) if options.cgi_search_words and not helper else ()
         before = self._confinement.before(mount.root, place, helped=bool(helper))
         arguments = (*before, *helper, file, *words)
@@ -135,18 +137,25 @@ class _Cgi:
             environment,
             file[: file.rindex(b"/")].rstrip(b"/") or b"/",
             script_name.decode("utf-8", "backslashreplace"),
-            options.cgi_timeout,
-            first_byte=options.cgi_first_byte_timeout,
-            total=self._total,
-            head_limit=options.cgi_buffer_size,
-            redirect=options.cgi_local_redirect,
-            persistent=options.cgi_do_not_kill_on_error,
-            warm=mount.warm and not before and not helper,
-            farewell=options.harakiri_graceful_signal,
-            grace=options.harakiri_graceful_timeout,
-            explain=options.harakiri_verbose,
-            slot=_taken(mount.slots),
+            self._terms,
+            mount.warm and not before and not helper and not self._terms.session,
+            _taken(mount.slots),
         )
+
+
+def _terms(vassal: Vassal) -> Terms:
+    return Terms(
+        vassal.cgi_timeout,
+        first_byte=vassal.cgi_first_byte_timeout,
+        total=min(filter(None, (vassal.cgi_total_timeout, vassal.harakiri)), default=0.0),
+        head_limit=vassal.cgi_buffer_size,
+        redirect=vassal.cgi_local_redirect,
+        persistent=vassal.cgi_do_not_kill_on_error,
+        session=vassal.cgi_new_session or vassal.cgi_run_as_owner,
+        farewell=vassal.harakiri_graceful_signal,
+        grace=vassal.harakiri_graceful_timeout,
+        explain=vassal.harakiri_verbose,
+    )
 
 
 def _mounted(vassal: Vassal, prefix: str, root: bytes) -> _Mounted:

@@ -231,12 +231,14 @@ class SimulatedListener:
         self.woken = False
         self._socket.leave(self)
 
-    def accept(self) -> "SimulatedExchange | None":
+    def accept(self, now: float) -> "SimulatedExchange | None":
         self.woken = False
         connection = self._socket.take()
         if connection is None or self._inbox is None:
             return None
-        return SimulatedExchange(self._inbox, self._process, self._vassal, connection)
+        exchange = SimulatedExchange(self._inbox, self._process, self._vassal, connection)
+        exchange.start(now)
+        return exchange
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,15 +286,13 @@ class SimulatedExchange:
         self._limit: Timer | None = None
         self._over = False
 
-    def start(self, now: float) -> bool:
+    def start(self, now: float) -> None:
         """Start the script."""
         connection, process = self._connection, self._process
         connection.exchange = self
         variables = {b"REQUEST_METHOD": b"GET", b"REQUEST_URI": connection.path.encode()}
         # The worker's address, worker:NAME/N, as its scripts have it: cgi:NAME/N.
-        script = SimulatedScript(
-            process.simulation, f"cgi{process.name.removeprefix('worker')}", connection.takes
-        )
+        script = SimulatedScript(process.simulation, f"cgi{process.name.removeprefix('worker')}", connection.takes)
         script.on_exit.append(lambda _: self._inbox.notify(_ScriptEnded(script)))
         self._script = script
         self.outcome = Outcome(
@@ -300,7 +300,6 @@ class SimulatedExchange:
         )
         self._limit = self._inbox.after(self._vassal.cgi_timeout, _TooLong(self))
         process.own(self, self._cut)
-        return False
 
     def handle(self, ready: object, _now: float) -> bool:
         match ready:

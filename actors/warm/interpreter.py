@@ -197,7 +197,7 @@ def _launch(command: tuple[str, ...], environment: dict[bytes, bytes], office: i
                 (os.POSIX_SPAWN_DUP2, pipe, 2),
                 (os.POSIX_SPAWN_DUP2, office, 3),
             ),
-            setsid=True,
+            setpgroup=0,
             setsigmask=(),
             setsigdef=tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}),
         )

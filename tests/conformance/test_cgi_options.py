@@ -230,8 +230,9 @@ def test_what_the_runner_is_told(site: Site) -> None:
     """Timeouts, sizes and the like are passed on; times may be stretched by a scenario."""
     site.script("a.cgi")
     script = site.asked("/cgi-bin/a.cgi")
-    assert (script.timeout, script.first_byte, script.total, script.head_limit) == (60, 0, 0, 65536)
-    assert (script.redirect, script.persistent, script.warm, script.slot) == ("internal", False, False, None)
+    terms = script.terms
+    assert (terms.timeout, terms.first_byte, terms.total, terms.head_limit) == (60, 0, 0, 65536)
+    assert (terms.redirect, terms.persistent, script.warm, script.slot) == ("internal", False, False, None)
     options = {
         "cgi_timeout": "7s",
         "cgi_first_byte_timeout": 3,
@@ -240,9 +241,9 @@ def test_what_the_runner_is_told(site: Site) -> None:
         "cgi_local_redirect": "accel",
         "cgi_do_not_kill_on_error": True,
     }
-    script = site.asked("/cgi-bin/a.cgi", options=options)
-    assert (script.timeout, script.first_byte, script.total, script.head_limit) == (7, 3, 60, 8192)
-    assert (script.redirect, script.persistent) == ("accel", True)
+    terms = site.asked("/cgi-bin/a.cgi", options=options).terms
+    assert (terms.timeout, terms.first_byte, terms.total, terms.head_limit) == (7, 3, 60, 8192)
+    assert (terms.redirect, terms.persistent) == ("accel", True)
 
 
 # ---- what they see ------------------------------------------------------------------------------------------
@@ -498,6 +499,13 @@ def test_a_limit_that_is_tighter_already_stays() -> None:
     command = ["/bin/sh", "-c", 'ulimit -n 64; exec "$@"', "sh", sys.executable, "-P", "-c", ask]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert said == "{'prlimit': ('--nofile=64',)}\n"
+
+
+def test_cgi_new_session(site: Site) -> None:
+    """`cgi-new-session`: a session for each script, which those that run as their owners have in any case."""
+    site.script("a.cgi")
+    assert not site.asked("/cgi-bin/a.cgi").terms.session
+    assert site.asked("/cgi-bin/a.cgi", options={"cgi_new_session": True}).terms.session
 
 
 def test_cgi_no_new_privs(site: Site) -> None:

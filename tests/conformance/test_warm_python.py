@@ -28,7 +28,8 @@ from pyemperor.actors.actor import EpollInbox
 from pyemperor.actors.cgi_runner import ErrorPipe
 from pyemperor.actors.exchange import Exchange
 from pyemperor.actors.linux import become_subreaper
-from pyemperor.actors.script import Script
+from pyemperor.actors.outcome import Outcome
+from pyemperor.actors.script import Script, Terms
 from pyemperor.actors.warm import Child, Templates, awaited, interpreter
 from pyemperor.actors.warm.shebang import named
 from pyemperor.actors.wires import UwsgiWire
@@ -102,7 +103,7 @@ class Place:
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            start_new_session=True,
+            process_group=0,
         )
         out, err = run.communicate(stdin, timeout=PATIENCE)
         return Ran(out, err, run.returncode)
@@ -239,7 +240,7 @@ TABLE = {
     "print(signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.set_wakeup_fd(-1), signal.alarm(0))",
     "descriptors": "import os; print(sorted(os.listdir('/proc/self/fd')))",
     "umask": "import os; print(os.umask(0))",
-    "session": "import os; print(os.getsid(0) == os.getpgrp() == os.getpid())",
+    "group": "import os; print(os.getpgrp() == os.getpid())",
     "name": "print(open('/proc/self/comm').read())",
     "collector": "import gc; print(gc.isenabled(), gc.get_threshold(), gc.get_debug(), gc.garbage)",
     "exit 3": "import sys; sys.exit(3)",
@@ -812,10 +813,10 @@ def test_a_status_that_died_with_the_template_is_not_made_up() -> None:
     with Parent() as parent, closing(EpollInbox()) as inbox, closing(ErrorPipe(inbox, lambda *_: None)) as errors:
         ours, theirs = socket.socketpair()
         sock = socket.SocketType(theirs.family, theirs.type, 0, theirs.detach())
-        script = Script(b"/x", (b"/x",), {}, b"/", "x", PATIENCE, warm=True)
+        script = Script(b"/x", (b"/x",), {}, b"/", "x", Terms(PATIENCE), warm=True)
         handlers = {9: lambda _: script}
         exchange = Exchange(
-            inbox, sock, UwsgiWire(4096), handlers, errors, 0, PATIENCE, warm=lambda *_: parent.child
+            inbox, sock, UwsgiWire(4096), Outcome(), handlers, errors, 0, PATIENCE, lambda *_: parent.child
         )
         parent.say("reap")
         parent.say("hang")

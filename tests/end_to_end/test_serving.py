@@ -109,6 +109,14 @@ def test_a_member_of_the_group_that_ignores_sigterm_is_killed(hasty: Site) -> No
     assert all(gone(pid, 5) for pid in pids(hasty, "leader"))
 
 
+def test_a_script_that_leaves_its_group_is_ended_all_the_same(hasty: Site) -> None:
+    leave = "import os, sys, time; os.setpgid(0, os.getpgid(os.getppid()))"
+    tell = "sys.stderr.write(f'leaver {os.getpid()}\\n')"
+    path = hasty.script("leaver.cgi", f"{PYTHON}{leave}; {tell}; time.sleep(60)")
+    assert hasty.uwsgi(path).status == 504
+    assert all(gone(pid, 5) for pid in pids(hasty, "leaver"))
+
+
 def test_who_goes_on_talking_is_killed_all_the_same(site: Site) -> None:
     path = site.script("talks-on.cgi", f"trap '' TERM; echo talks-on $$ >&2; {HELLO}; while :; do echo x; done")
     with connect(site.socket) as sock:

@@ -56,7 +56,8 @@ class Client:
 class Server:
     """``pyemperor run`` in ``folder``; :attr:`log` has the entries of its log so far.
 
-    With ``files`` it may have so many open, and may raise that limit. ``environment`` is added to ours.
+    With ``files`` it may have so many open, and may raise that limit. The descriptor ``terminal`` becomes the one
+    that controls it. ``environment`` is added to ours.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Server:
         linked: bool = False,
         file: str = "s.toml",
         files: int = 0,
+        terminal: int | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
@@ -85,15 +87,17 @@ class Server:
             passed = [theirs.fileno()]
         if files:
             command = ["prlimit", f"--nofile={files}:", *command]
+        if terminal is not None:
+            command = ["setsid", "--ctty", *command]
         self.process = subprocess.Popen(
             command,
             cwd=folder,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if terminal is None else terminal,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             pass_fds=passed,
             env={**os.environ, **(environment or {})},
-            process_group=0,
+            process_group=0 if terminal is None else None,
         )
         if linked:
             theirs.close()

@@ -1,6 +1,7 @@
 """The whole tree on real processes: who is who, what each one inherits, and that nothing is ever left of it."""
 
 import os
+import pty
 import shutil
 import signal
 import tempfile
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pyemperor.actors.linux import children, living_descendants
+from pyemperor.actors.linux import children, has_terminal, living_descendants
 from tests.faults.rig import PATIENCE, Serve, Server, await_end, ended
 
 MERCY = """
@@ -52,9 +53,34 @@ def test_titles_parents_and_sessions(serve: Serve) -> None:
     for name, (pid, parent) in tree.items():
         assert title(pid) == name
         assert pid in [child for child, _ in children(parent)]
-        assert os.getsid(pid) == (os.getsid(0) if pid == emperor else pid)
+        if pid != emperor:
+            assert os.getpgid(pid) == pid
+            assert os.getsid(pid) == (fork_server if has_terminal() else os.getsid(emperor))
     assert set(living_descendants([os.getpid()])) == {pid for pid, _ in tree.values()}
     assert server.stop() == 0
+
+
+def test_below_an_emperor_at_a_terminal_nobody_has_one(serve: Serve) -> None:
+    """Nobody there may stop because it reads from it, and no script may ask its questions there."""
+    reading, writing = pty.openpty()
+    try:
+        server = serve({"app": ""}, terminal=writing)
+        server.ready("master:app")
+        emperor, fork_server = server.pid("emperor"), server.pid("fork-server")
+        assert (os.getsid(emperor), _terminal(emperor) != 0) == (emperor, True)
+        _, script = server.hold("hold.cgi")
+        for pid in (fork_server, server.pid("master:app"), server.pid("worker:app/1"), script):
+            assert (os.getsid(pid), os.getpgid(pid), _terminal(pid)) == (fork_server, pid, 0)
+        server.release()
+        assert server.stop() == 0
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def _terminal(pid: int) -> int:
+    """The number of the controlling terminal, 0 for none (proc_pid_stat(5))."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[4])
 
 
 def test_a_script_inherits_three_descriptors_and_no_more(serve: Serve) -> None:

@@ -17,7 +17,8 @@ from pyemperor.protocol.cgi import (
 )
 from pyemperor.protocol.cgi_response import HeadParser, ResponseHead, encode_head
 from pyemperor.protocol.errors import RequestError, ScriptError
-from pyemperor.protocol.uwsgi import Packet, PacketParser, encode_packet
+from pyemperor.protocol.response import Response, in_one_piece
+from pyemperor.protocol.uwsgi import Packet, PacketParser, encode_packet, plain_packet
 from pyemperor.protocol.variables import merge_vars
 
 fast = settings(deadline=None, max_examples=150)
@@ -216,3 +217,40 @@ def test_what_is_written_is_valid_and_reads_back_the_same(output: bytes, protoco
     assert again is not None
     assert (again.status, again.headers) == (head.status, head.headers)
     assert again.content_length == head.content_length
+
+
+@fast
+@given(st.one_of(heads, outputs), st.binary(max_size=20), st.sampled_from([b"HTTP/1.1", b"HTTP/1.0", b""]))
+def test_a_response_in_one_piece_is_the_one_in_many(head: bytes, body: bytes, protocol: bytes) -> None:
+    """The quick look says the same as the close one, or nothing."""
+    response = Response(b"GET", protocol, head_limit=300)
+    try:
+        whole = response.feed(head + body)
+        response.close()
+    except ScriptError:
+        whole = None
+    quick = in_one_piece(head + body, protocol, 300)
+    assert quick in (None, (response.head, response.head_size, whole))
+    assert quick is None or not response.surplus
+
+
+@fast
+@given(vars_lists, st.integers(0, 255), st.binary(max_size=3), st.integers(0, 60))
+def test_a_plain_packet_is_what_the_parser_finds(
+    pairs: list[tuple[bytes, bytes]], modifier: int, more: bytes, at: int
+) -> None:
+    data = encode_packet(pairs, modifier1=9, modifier2=modifier)
+    distinct = len(dict(pairs)) == len(pairs)
+    assert plain_packet(data, 9, 65535) == (dict(pairs) if pairs and distinct else None)
+    assert plain_packet(data, 5, 65535) is None
+    assert plain_packet(data, 9, max(0, len(data) - 5)) is None
+    if more:
+        assert plain_packet(data + more, 9, 65535) is None
+        broken = data[:4] + data[4 + at :][: len(data) - 4]
+        broken = broken[:1] + (len(broken) - 4).to_bytes(2, "little") + broken[3:]
+        found = plain_packet(broken, 9, 65535)
+        try:
+            packet = PacketParser().feed(broken)
+        except RequestError:
+            packet = None
+        assert found is None or (packet is not None and found == dict(packet.vars))

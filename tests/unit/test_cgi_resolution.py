@@ -438,4 +438,4 @@ def test_credentials(root: Path) -> None:
 def test_the_time_limit(root: Path) -> None:
     script = answer(root, "/cgi-bin/a.cgi", cgi_timeout=7.5)
     assert isinstance(script, Script)
-    assert script.timeout == 7.5
+    assert script.terms.timeout == 7.5

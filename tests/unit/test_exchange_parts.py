@@ -17,7 +17,7 @@ from pyemperor.actors.deadlines import Deadlines
 from pyemperor.actors.delivery import Delivery
 from pyemperor.actors.intake import Intake
 from pyemperor.actors.outcome import Outcome
-from pyemperor.actors.script import GRACE, Process, Script
+from pyemperor.actors.script import GRACE, Process, Script, Terms
 from pyemperor.actors.slots import Slots
 from pyemperor.actors.wires import Request, UwsgiWire
 from pyemperor.protocol.errors import RequestError
@@ -40,9 +40,9 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def started(inbox: EpollInbox, command: str, *, body: bool = False) -> Process:
-    script = Script(b"/bin/sh", (b"sh", b"-c", command.encode()), {}, b"/", "/test", 60.0)
+    script = Script(b"/bin/sh", (b"sh", b"-c", command.encode()), {}, b"/", "/test", Terms(60.0))
     with open(os.devnull) as null:
-        return Process(inbox, script, stdin=None if body else null.fileno(), stderr=2)
+        return Process.start(inbox, script, stdin=None if body else null.fileno(), stderr=2)
 
 
 def ended(process: Process) -> None:
@@ -83,7 +83,7 @@ def test_a_script_that_writes_as_fast_as_it_is_read_does_not_keep_its_reader(
     delivery = Delivery(client, Outcome())
     process = started(inbox, "printf 'X: y\\n\\n'; exec cat /dev/zero")
     request = Request(9, 0, {b"REQUEST_METHOD": b"GET"}, 0)
-    script = Script(b"/bin/sh", (), {}, b"/", "/test", 60.0)
+    script = Script(b"/bin/sh", (), {}, b"/", "/test", Terms(60.0))
     delivery.begin(script, request, process)
     file = Path(f"/proc/{process.pid}/comm")
     while file.read_text() != "cat\n":
@@ -98,10 +98,10 @@ def test_a_script_that_writes_as_fast_as_it_is_read_does_not_keep_its_reader(
 
 def test_a_script_that_cannot_be_started_holds_no_slot(inbox: EpollInbox, tmp_path: Path) -> None:
     slots = Slots(bytes(tmp_path), 1)
-    script = Script(bytes(tmp_path / "missing"), (b"x",), {}, b"/", "/test", 60.0, slot=slots.take())
+    script = Script(bytes(tmp_path / "missing"), (b"x",), {}, b"/", "/test", Terms(60.0), slot=slots.take())
     assert slots.take() is None
     with pytest.raises(RequestError, match="cannot be started"):
-        Process(inbox, script, stdin=None, stderr=2)
+        Process.start(inbox, script, stdin=None, stderr=2)
     slot = slots.take()
     assert slot
     slot.release()

@@ -226,21 +226,21 @@ def test_a_connection_is_a_message_and_can_be_taken_once(vault: SocketVault, tmp
     bind(vault, unix(tmp_path / "a"))
     taken: list[socket.SocketType] = []
 
-    def serve(connection: socket.SocketType) -> Any:
+    def serve(connection: socket.SocketType, _now: float) -> Any:
         taken.append(connection)
         return connection
 
     inbox = EpollInbox()
     listener = Listener(socket.socket(fileno=os.dup(vault.fds("app")[0])), serve)
-    assert listener.accept() is None, "nobody waits"
+    assert listener.accept(0) is None, "nobody waits"
     listener.watch(inbox, "somebody waits")
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(tmp_path / "a"))
         assert inbox.get().message == "somebody waits"
-        exchange: object = listener.accept()
+        exchange: object = listener.accept(0)
         assert exchange is taken[0]
         assert not taken[0].getblocking()
-        assert listener.accept() is None
+        assert listener.accept(0) is None
         listener.unwatch(inbox)
         with socket.socket(socket.AF_UNIX) as another:
             another.connect(str(tmp_path / "a"))

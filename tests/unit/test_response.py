@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pyemperor.protocol.cgi_response import Kind
 from pyemperor.protocol.errors import ScriptError
-from pyemperor.protocol.response import Response
+from pyemperor.protocol.response import Response, in_one_piece
 
 HEAD = b"Content-Type: text/plain\n\n"
 
@@ -143,3 +143,27 @@ def test_pieces_make_no_difference(body: bytes, length: int | None, cuts: list[i
     assert sent == expected
     assert expected.endswith(body if length is None else body[:length])
     assert (pieces.left, pieces.surplus) == (whole.left, whole.surplus)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("body", [b"", b"hello", b"\n\nhello\r\n\r\n"])
+def test_a_plain_response_is_found_in_one_look(end: bytes, body: bytes) -> None:
+    length = b"Content-Length: %d" % len(body)
+    for lines in ([b"Content-Type: text/plain"], [b"Status: 404 No", b"X: y"], [b"X: y", length]):
+        found = in_one_piece(end.join([*lines, b"", b""]) + body, b"HTTP/1.1", 100)
+        assert found is not None
+        head, size, response = found
+        assert response[size:] == body
+        assert response.startswith(b"HTTP/1.1 %d " % head.status)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        b"", b"\n\n", b"X: y", b"X: y\n", b"\nX: y\n\n", b"no header\n\n", b"Location: /here\n\n",
+        b"Status: 204\n\n", b"Status: 103\n\nX: y\n\n", b"HTTP/1.1 200 OK\n\n", b"Status: 200\nStatus: 404\n\n",
+        b"Content-Length: 3\n\nmore", b"Content-Length: 3\n\nle", b"X: " + b"y" * 200 + b"\n\n",
+    ],
+)  # fmt: skip
+def test_what_is_not_plain_takes_a_closer_look(output: bytes) -> None:
+    assert in_one_piece(output, b"HTTP/1.1", 100) is None

@@ -1,0 +1,216 @@
+"""The short way of a request: served in one go, if that can be done at once.
+
+Most requests lie there whole, have no body, and their script is over in a moment with a short response. Such a
+request needs no events, and nothing of what waits for them: it goes straight through, in local variables. Whatever
+turns out otherwise goes on as an :class:`~pyemperor.actors.exchange.Exchange`, from where it stands. Nothing is
+lost by that: the bytes of the request are only looked at until the response is out.
+"""
+
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable
+from math import inf
+
+from pyemperor.actors.actor import EpollInbox
+from pyemperor.actors.exchange import PROMPT, Errors, Exchange, Handler
+from pyemperor.actors.outcome import Outcome, name
+from pyemperor.actors.script import Child, Ending, Launched, Process, Script, Spawn, launch, reap
+from pyemperor.actors.spool import CHUNK
+from pyemperor.actors.wires import Request
+from pyemperor.protocol.errors import RequestError
+from pyemperor.protocol.response import in_one_piece
+from pyemperor.protocol.uwsgi import Modifier, plain_packet
+from pyemperor.protocol.variables import body_length, check_vars
+
+_CGI = int(Modifier.CGI)
+_TAKE = int(socket.MSG_DONTWAIT)
+_LOOK = int(socket.MSG_DONTWAIT | socket.MSG_PEEK)
+#: Bytes of the longest packet that goes this way.
+_PACKET = 8192
+#: Seconds in which a script may begin to talk, and in which one whose output has ended may exit.
+_MOMENT, _EXIT = 0.035, 0.01
+#: Seconds for which only the end of a script is waited for that was over in its moment, but not at once, when it
+#: last ran; and how many are remembered.
+_SLOW, _REMEMBERED = 0.02, 1024
+#: poll(2) reports the end of a pipe whatever it is asked for.
+_END = 0
+
+
+class Express:
+    """Serves the connections of one runner; ``exchange`` makes the exchange of those that take longer."""
+
+    def __init__(
+        self,
+        inbox: EpollInbox,
+        handler: Handler,
+        errors: Errors,
+        null: int,
+        warm: Spawn | None,
+        buffer_size: int,
+        clock: Callable[[], float],
+        exchange: Callable[[socket.SocketType, Outcome], Exchange],
+    ) -> None:
+        self._inbox = inbox
+        self._handler = handler
+        self._errors = errors
+        self._null = null
+        self._warm = warm
+        self._buffer_size = buffer_size
+        self._clock = clock
+        self._exchange = exchange
+        self._slow: dict[bytes, float] = {}
+
+    def serve(self, sock: socket.SocketType, now: float) -> Outcome | Exchange:
+        """Serve a connection: what became of its request, if that is over; else the exchange that goes on."""
+        outcome = Outcome(started_at=now)
+        try:
+            size = self._look(sock, outcome)
+            request = outcome.request
+            if request is None:
+                return self._regularly(sock, now)
+            name(outcome, request)
+            script = self._handler(request)
+        except (RequestError, OSError):
+            return self._regularly(sock, now)
+        except BaseException:
+            sock.close()
+            raise
+        if isinstance(script, bytes):
+            return self._go_on(sock, outcome, size, script, now)
+        return self._run(sock, outcome, size, script)
+
+    def _go_on(
+        self,
+        sock: socket.SocketType,
+        outcome: Outcome,
+        size: int,
+        answer: Script | bytes,
+        now: float,
+        process: Process | None = None,
+    ) -> Outcome | Exchange:
+        exchange = self._exchange(sock, outcome)
+        return outcome if exchange.go_on(size, answer, process, now) else exchange
+
+    def _regularly(self, sock: socket.SocketType, now: float) -> Outcome | Exchange:
+        """Begin anew: what is wrong, or still to come, is found again."""
+        exchange = self._exchange(sock, Outcome())
+        return exchange.outcome if exchange.start(now) else exchange
+
+    def _look(self, sock: socket.SocketType, outcome: Outcome) -> int:
+        """See whether the request lies there whole, and has no body; the number of its bytes."""
+        try:
+            data = sock.recv(_PACKET, _LOOK)
+        except BlockingIOError:  # we are faster than the client
+            if not self._inbox.await_now(sock.fileno(), select.POLLIN, PROMPT):
+                return 0
+            data = sock.recv(_PACKET, _LOOK)
+        found = plain_packet(data, _CGI, self._buffer_size)
+        if found is not None:
+            variables = check_vars(found)
+            if body_length(variables) == 0 and variables[b"REQUEST_METHOD"] != b"HEAD":
+                outcome.request = Request(data[0], data[3], variables, 0)
+        return len(data)
+
+    def _run(self, sock: socket.SocketType, outcome: Outcome, size: int, script: Script) -> Outcome | Exchange:
+        launched: Launched | None = None
+        output = -1
+        self._errors.begin(script.name, outcome.id)
+        outcome.script = script.name
+        try:
+            output, stdout = os.pipe2(os.O_CLOEXEC)
+            try:
+                launched = launch(script, self._null, stdout, self._errors.fd, self._warm)
+            finally:
+                os.close(stdout)
+            outcome.pid = launched[0]
+            plain = None
+            said, whole = self._hear(output, script)
+            if whole:
+                plain = self._plain(outcome, script, said)
+                outcome.ending = self._ending(*launched)
+        except BaseException as error:
+            if output >= 0:
+                os.close(output)
+            if launched is None and isinstance(error, OSError):
+                # It tries again, and says why not.
+                return self._go_on(sock, outcome, size, script, self._clock())
+            if launched is not None:
+                os.killpg(launched[0], signal.SIGKILL)
+            if script.slot:
+                script.slot.release()
+            sock.close()
+            raise
+        if plain is None or outcome.ending is None or outcome.ending.code < 0:
+            process = Process.running(self._inbox, script, launched, output, said, outcome.ending)
+            return self._go_on(sock, outcome, size, script, self._clock(), process)
+        os.close(output)
+        if launched[1]:
+            launched[1].close()
+        if script.slot:
+            script.slot.release()  # before this one's client can ask again
+        self._errors.end()
+        return self._send(sock, outcome, size, plain, script.terms.timeout)
+
+    def _hear(self, output: int, script: Script) -> tuple[bytes, bool]:
+        """What the script says within its moment, and whether that is all of it."""
+        inbox, slow, said = self._inbox, self._slow, b""
+        if not inbox.await_now(output, _END, slow.get(script.path, PROMPT)):
+            slow.pop(script.path, None)
+            most = min(_MOMENT, script.terms.timeout, script.terms.first_byte or inf, script.terms.total or inf)
+            if not inbox.await_now(output, select.POLLIN, most):
+                return b"", False
+            said = os.read(output, CHUNK)
+            if not inbox.await_now(output, _END, PROMPT):
+                return said, False
+            if most == _MOMENT and len(slow) < _REMEMBERED:
+                slow[script.path] = _SLOW
+        rest = os.read(output, CHUNK)
+        return said + rest, len(rest) < CHUNK
+
+    def _plain(self, outcome: Outcome, script: Script, said: bytes) -> bytes | None:
+        """The response, if there is nothing to do but to send it."""
+        assert outcome.request is not None
+        protocol = outcome.request.variables.get(b"SERVER_PROTOCOL", b"")
+        found = in_one_piece(said, protocol, script.terms.head_limit)
+        if found is None or "/nph-" in script.name:
+            return None
+        head, outcome.head_size, response = found
+        outcome.status, outcome.head_fields = head.status, len(head.headers)
+        return response
+
+    def _ending(self, pid: int, child: Child | None) -> Ending | None:
+        """How a script has ended whose output has, unless it lives on."""
+        if ending := reap(pid, child):
+            return ending
+        if child:
+            return reap(pid, child) if self._inbox.await_now(child.fd, select.POLLIN, _EXIT) else None
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return None  # none is left: an exchange looks after it by the clock
+        try:
+            return reap(pid, None) if self._inbox.await_now(pidfd, select.POLLIN, _EXIT) else None
+        finally:
+            os.close(pidfd)
+
+    def _send(
+        self, sock: socket.SocketType, outcome: Outcome, size: int, response: bytes, silence: float
+    ) -> Outcome | Exchange:
+        try:
+            outcome.sent = sock.send(response, _TAKE)
+            if outcome.sent == len(response):
+                if len(sock.recv(size + 1, _TAKE)) <= size:
+                    sock.close()
+                    return outcome
+                size = -1
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if not outcome.sent:
+                outcome.problem = f"the client left: {error.strerror}"
+            sock.close()
+            return outcome
+        exchange = self._exchange(sock, outcome)
+        return outcome if exchange.deliver(response[outcome.sent :], size, silence, self._clock()) else exchange

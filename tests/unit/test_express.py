@@ -1,0 +1,373 @@
+"""The short way of a request: that it is one, that it ends like the long one, and where it goes over into that."""
+
+import gc
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyemperor.actors import express
+from pyemperor.actors.actor import EpollInbox
+from pyemperor.actors.cgi_runner import ErrorPipe
+from pyemperor.actors.clock import monotonic
+from pyemperor.actors.exchange import Exchange
+from pyemperor.actors.express import Express
+from pyemperor.actors.outcome import Outcome
+from pyemperor.actors.script import Script, Terms
+from pyemperor.actors.slots import Slots
+from pyemperor.actors.wires import Request, UwsgiWire
+from pyemperor.protocol.uwsgi import encode_packet
+
+PATIENCE = 15.0
+GET = [(b"REQUEST_METHOD", b"GET"), (b"SERVER_PROTOCOL", b"HTTP/1.1"), (b"PATH_INFO", b"/x")]
+HELLO = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nhello\n"
+SAY_HELLO = "printf 'Content-Type: text/plain\\n\\nhello\\n'"
+
+
+class Counter:
+    """A runner's place, with a real script; ``long`` counts the exchanges that it took."""
+
+    def __init__(self, inbox: EpollInbox, command: str, slot: object = None, **terms: bool) -> None:
+        self.inbox = inbox
+        self.long = 0
+        self.handled: list[Request] = []
+        self.stderr: list[str] = []
+        self._errors = ErrorPipe(inbox, lambda line, _: self.stderr.append(line))
+        self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        arguments = (b"sh", b"-c", command.encode())
+        self.script = Script(
+            b"/bin/sh", arguments, {}, b"/", "/x", Terms(PATIENCE, **terms), slot=slot  # type: ignore[arg-type]
+        )
+        self.answer: Script | bytes = self.script
+        self.express = Express(
+            inbox, self._handle, self._errors, self._null, None, 65535, monotonic, self._exchange
+        )
+
+    def _handle(self, request: Request) -> Script | bytes:
+        self.handled.append(request)
+        return self.answer
+
+    def _exchange(self, sock: socket.SocketType, outcome: Outcome) -> Exchange:
+        self.long += 1
+        handlers = {9: self._handle}
+        return Exchange(
+            self.inbox, sock, UwsgiWire(65535), outcome, handlers, self._errors, self._null, PATIENCE
+        )
+
+    def begin(self, sock: socket.socket) -> Outcome | Exchange:
+        return self.express.serve(socket.SocketType(sock.family, sock.type, 0, sock.detach()), monotonic())
+
+    def serve(self, sock: socket.socket) -> Outcome:
+        taken = self.begin(sock)
+        if isinstance(taken, Exchange):
+            while not taken.handle(self.inbox.get().message, monotonic()):
+                pass
+            return taken.outcome
+        return taken
+
+    def close(self) -> None:
+        self._errors.close()
+        os.close(self._null)
+
+
+@pytest.fixture
+def inbox() -> Iterator[EpollInbox]:
+    with closing(EpollInbox()) as inbox:
+        yield inbox
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(PATIENCE)
+        yield ours, theirs
+
+
+@pytest.fixture
+def counter(inbox: EpollInbox) -> Iterator[Callable[..., Counter]]:
+    opened: list[Counter] = []
+
+    def make(command: str = SAY_HELLO, **how: Any) -> Counter:
+        opened.append(Counter(inbox, command, **how))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.close()
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script has all the time of the test to be over in its moment: the machine may be busy."""
+    for name in ("PROMPT", "_EXIT"):
+        monkeypatch.setattr(express, name, PATIENCE)
+
+
+Make = Callable[..., Counter]
+Pair = tuple[socket.socket, socket.socket]
+
+
+def descriptors() -> set[str]:
+    gc.collect()
+    with os.scandir("/proc/self/fd") as entries:
+        return {f"{entry.name} {os.readlink(entry.path)}" for entry in entries if int(entry.name) > 2}
+
+
+def told(client: socket.socket) -> bytes:
+    data = b""
+    while block := client.recv(65536):
+        data += block
+    return data
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_plain_request_needs_no_exchange(counter: Make, pair: Pair) -> None:
+    client, server = pair
+    client.sendall(encode_packet(GET))
+    at = counter(SAY_HELLO + "; echo oops >&2")
+    outcome = at.serve(server)
+    assert told(client) == HELLO
+    assert at.long == 0
+    assert (outcome.status, outcome.sent, outcome.head_fields, outcome.problem) == (200, len(HELLO), 1, "")
+    assert outcome.head_size == len(HELLO) - len("hello\n")
+    assert outcome.pid > 0
+    assert outcome.ending is not None
+    assert outcome.ending.code == 0
+    assert outcome.ending.peak > 0
+    assert at.handled[0].variables[b"REQUEST_ID"].decode() == outcome.id
+    assert at.stderr == ["/x: oops"]
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_it_opens_nothing_that_stays(counter: Make) -> None:
+    at = counter()
+    before = descriptors()
+    for _ in range(5):
+        client, server = socket.socketpair()
+        with client:
+            client.sendall(encode_packet(GET))
+            at.serve(server)
+            assert told(client) == HELLO
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_an_exit_code_is_told_and_hides_no_response(counter: Make, pair: Pair, code: int) -> None:
+    client, server = pair
+    client.sendall(encode_packet(GET))
+    outcome = counter(f"{SAY_HELLO}; exit {code}").serve(server)
+    assert told(client) == HELLO
+    assert outcome.ending is not None
+    assert outcome.ending.code == code
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("echo this is no header", 502),
+        ("exit 0", 502),
+        ("printf 'Status: 204\\n\\nbody'", 204),
+        ("printf 'Status: 404\\n\\nnot here'", 404),
+        ("printf 'Location: http://elsewhere/\\n\\n'", 302),
+        ("printf 'HTTP/1.1 206 Some\\r\\n\\r\\nbody'", 206),
+    ],
+)
+def test_it_ends_like_the_long_way(counter: Make, command: str, status: int) -> None:
+    ends = []
+    for late in (False, True):
+        client, server = socket.socketpair()
+        with client:
+            client.settimeout(PATIENCE)
+            at = counter(command)
+            packet = encode_packet(GET)
+            client.sendall(packet[:-1] if late else packet)
+            taken = at.begin(server)
+            if late:
+                assert isinstance(taken, Exchange)
+                client.sendall(packet[-1:])
+            while isinstance(taken, Exchange) and not taken.handle(at.inbox.get().message, monotonic()):
+                pass
+            outcome = taken.outcome if isinstance(taken, Exchange) else taken
+            ends.append((told(client), outcome.status, outcome.sent, outcome.problem, outcome.head_size))
+    assert ends[0] == ends[1]
+    assert ends[0][1] == status
+
+
+@pytest.mark.parametrize("command", [SAY_HELLO + "; kill -9 $$", "printf 'Content-Length: 9\\n\\nshort'"])
+@pytest.mark.usefixtures("unhurried")
+def test_what_is_no_whole_response_is_none(counter: Make, pair: Pair, command: str) -> None:
+    """Nothing was sent when it turns out: so it can be said, and need not be shown by a broken connection."""
+    client, server = pair
+    client.sendall(encode_packet(GET))
+    assert counter(command).serve(server).status == 502
+    assert told(client).startswith(b"HTTP/1.1 502 ")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"{SAY_HELLO}; exec >&-; sleep 0.1; exit 3",
+        f"sleep 0.1; {SAY_HELLO}; exit 3",
+        "printf 'Content-Type: text/plain\\n\\nhel'; sleep 0.1; echo lo; exit 3",
+    ],
+    ids=["lives on", "thinks", "pauses"],
+)
+def test_a_script_that_takes_its_time_goes_the_long_way(counter: Make, pair: Pair, command: str) -> None:
+    client, server = pair
+    client.sendall(encode_packet(GET))
+    at = counter(command)
+    outcome = at.serve(server)
+    assert told(client) == HELLO
+    assert at.long == 1
+    assert len(at.handled) == 1, "nothing is done twice"
+    assert outcome.ending is not None
+    assert outcome.ending.code == 3
+
+
+def test_mail_does_not_wait_for_a_script(counter: Make, pair: Pair, inbox: EpollInbox) -> None:
+    client, server = pair
+    client.sendall(encode_packet(GET))
+    inbox.after(0, "mail")
+    mail = inbox.get()
+    inbox.put(mail)
+    at = counter(f"read x </dev/zero; {SAY_HELLO}")  # for ever
+    exchange = at.begin(server)
+    assert isinstance(exchange, Exchange)
+    assert inbox.get() is mail
+    over = exchange.abort("the server is stopping", monotonic())
+    while not over:
+        over = exchange.handle(inbox.get().message, monotonic())
+    assert told(client).startswith(b"HTTP/1.1 503 ")
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_response_that_does_not_fit_goes_on_when_there_is_room(counter: Make, pair: Pair) -> None:
+    client, server = pair
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+    client.sendall(encode_packet(GET))
+    at = counter("printf 'Content-Type: text/plain\\n\\n'; head -c 60000 /dev/zero")
+    exchange = at.begin(server)
+    assert isinstance(exchange, Exchange)
+    assert 0 < exchange.outcome.sent < 60000
+    data = b""
+    over = False
+    while not over:
+        data += client.recv(1 << 20)
+        over = exchange.handle(at.inbox.get().message, monotonic())
+    data += told(client)
+    assert data.partition(b"\r\n\r\n")[2] == bytes(60000)
+    assert exchange.outcome.sent == len(data)
+    assert at.long == 1
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_client_that_says_more_than_its_request_reads_its_response(counter: Make, pair: Pair) -> None:
+    """It came behind the request, after somebody had looked at that; to close now would break the connection."""
+    client, server = pair
+    client.sendall(encode_packet(GET))
+    at = counter()
+
+    def answer(request: Request) -> Script:
+        client.sendall(b"more")
+        return at.script
+
+    at.express._handler = answer
+    exchange = at.begin(server)
+    assert isinstance(exchange, Exchange)
+    assert told(client) == HELLO
+    client.sendall(b"and more")
+    client.close()
+    while not exchange.handle(at.inbox.get().message, monotonic()):
+        pass
+    assert exchange.outcome.problem == ""
+
+
+def test_a_client_that_has_left_is_noted(counter: Make, pair: Pair) -> None:
+    client, server = pair
+    client.sendall(encode_packet(GET))
+    client.close()
+    outcome = counter().serve(server)
+    assert outcome.problem.startswith("the client left: ")
+    assert outcome.sent == 0
+
+
+def test_a_script_that_cannot_be_started_is_an_answer(counter: Make, pair: Pair) -> None:
+    client, server = pair
+    client.sendall(encode_packet(GET))
+    at = counter()
+    at.answer = Script(b"/no/such", (b"x",), {}, b"/", "/x", Terms(PATIENCE))
+    assert at.serve(server).status == 500
+    assert told(client).startswith(b"HTTP/1.1 500 ")
+    assert len(at.handled) == 1
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_script_leads_a_group_and_if_asked_for_a_session(counter: Make, pair: Pair, own: bool) -> None:
+    client, server = pair
+    client.sendall(encode_packet(GET))
+    counter("printf 'Content-Type: text/plain\\n\\n'; ps -o sid=,pgid=,pid= $$", session=own).serve(server)
+    session, group, pid = map(int, told(client).partition(b"\r\n\r\n")[2].split())
+    assert group == pid
+    assert session == (pid if own else os.getsid(0))
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_its_place_is_given_back_before_the_answer(counter: Make, pair: Pair, tmp_path: Path) -> None:
+    client, server = pair
+    client.sendall(encode_packet(GET))
+    slots = Slots(bytes(tmp_path), 1)
+    at = counter(slot=slots.take())
+    assert slots.take() is None
+    at.serve(server)
+    assert told(client) == HELLO
+    assert at.long == 0
+    slot = slots.take()
+    assert slot
+    slot.release()
+
+
+def test_an_error_of_ours_leaves_no_script_and_no_descriptor(counter: Make, pair: Pair, tmp_path: Path) -> None:
+    client, server = pair
+    client.sendall(encode_packet(GET))
+    file = tmp_path / "pid"
+    os.mkfifo(file)
+    at = counter(f"echo $$ >{file}; exec sleep 1000")
+    pids: list[int] = []
+
+    class Broken(EpollInbox):
+        def await_now(self, fd: int, mask: int, seconds: float) -> bool:
+            pids.append(int(file.read_text()))
+            raise MemoryError
+
+    with closing(Broken()) as broken:
+        at.express._inbox = broken
+        before = descriptors()
+        with pytest.raises(MemoryError):
+            at.begin(server)
+    _, status = os.waitpid(pids[0], 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+    assert descriptors() <= before
+
+
+def test_the_wait_for_one_descriptor(inbox: EpollInbox) -> None:
+    reading, writing = os.pipe()
+    try:
+        assert not inbox.await_now(reading, 1, 0.001)
+        os.write(writing, b"x")
+        assert inbox.await_now(reading, 1, PATIENCE)
+        assert not inbox.await_now(reading, 0, 0.001), "it is not at its end"
+        os.close(writing)
+        assert inbox.await_now(reading, 0, PATIENCE)
+        inbox.after(0, "mail")
+        mail = inbox.get()
+        inbox.put(mail)
+        inbox.await_now(reading, 0, PATIENCE)
+        assert inbox.get() is mail
+    finally:
+        os.close(reading)
