@@ -272,7 +272,13 @@ class EpollInbox:
         events = poll.poll(0 if self._mail else seconds * 1000)
         self._asleep = False
         poll.unregister(fd)
-        return bool(events) and events[-1][0] == fd
+        ready = False
+        for one, _ in events:
+            if one == fd:
+                ready = True
+            else:
+                os.eventfd_read(one)
+        return ready
 
     def hang(self, seconds: float) -> None:
         """Block this thread as a hung handler would (fault injection); 0 means for ever."""

@@ -38,8 +38,11 @@ class Listener(Protocol):
 
     def watch(self, inbox: Inbox, message: object) -> None: ...
     def unwatch(self, inbox: Inbox) -> None: ...
-    def accept(self, now: float) -> Exchange | Outcome | None:
-        """Take a connection: what became of its request if it is over, else what goes on with it."""
+    def accept(self) -> Any:
+        """A connection; None when another worker was faster."""
+
+    def serve(self, connection: Any, now: float) -> Exchange | Outcome:
+        """What became of its request if that is over, else what goes on with it."""
 
 
 #: Errors of accept() that are the machine's: the connection stays in the queue.
@@ -175,21 +178,23 @@ class CgiRunner(Actor):
         core.busy_since = now
         for listener in listeners:
             try:
-                taken = listener.accept(now)
+                connection = listener.accept()
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
                     raise
                 core.busy_since = 0.0
                 self._pause(error)
                 return
+            if connection is None:
+                continue
+            taken = listener.serve(connection, now)
             if isinstance(taken, Outcome):
                 self._account(taken)
                 break
-            if taken is not None:
-                self._exchange = taken
-                core.pid = taken.outcome.pid
-                self._unwatch()
-                return
+            self._exchange = taken
+            core.pid = taken.outcome.pid
+            self._unwatch()
+            return
         core.busy_since = 0.0
         self._watch()
 

@@ -104,29 +104,33 @@ class Exchange:
     def start(self, now: float) -> bool:
         """Begin; most requests lie there already."""
         self.outcome.started_at = now
-        over = self.handle(Ready.CLIENT, now)
-        if not over and not self._time.running:
-            self._time.wait(self._time.silence, now)
-        return over
+        return self._first(self._client_ready, now)
 
-    def go_on(self, size: int, answer: Script | bytes, process: Process | None, now: float) -> bool:
+    def go_on(
+        self, size: int, answer: Script | bytes | RequestError, process: Process | None, now: float
+    ) -> bool:
         """Begin in the middle: what came, ``size`` bytes, is the request of the outcome; as :meth:`start`.
 
         ``answer`` is what its handler decided; ``process``, if any, is its script, which has had its moment.
         """
-        request = self.outcome.request
+        request, started_at = self.outcome.request, self.outcome.started_at
         assert request is not None
+        self._process = process
 
         def serve(now: float) -> None:
             self._client.looked_at(request, size)
+            if isinstance(answer, RequestError):
+                raise answer
             if process is None:
                 self._serve(answer, request, now)
-            else:
-                self._runs(process, request, self.outcome.started_at)
-                self._time.go_on(now, max(0.0, self.outcome.started_at + SETTLED - now))
-                self._script_talks(now)
+                return
+            self._runs(process, request, started_at)
+            self._time.go_on(now, max(0.0, started_at + SETTLED - now))
+            if process.has_spoken:
+                self._progress(now)
+            self._script_talks(now)
 
-        return self._step(serve, now)
+        return self._first(serve, now)
 
     def deliver(self, rest: bytes, size: int, silence: float, now: float) -> bool:
         """Begin near the end: all that is left to do is to send the ``rest`` of the response; as :meth:`start`.
@@ -140,11 +144,21 @@ class Exchange:
             self._client.looked_at(request, size)
             self._client.sent, self._client.pending = self.outcome.sent, rest
             self._delivery.unsent, self._delivery.answered = False, True
-            self._time.wait(silence, now)
             self._delivery.send()
 
         self._time.silence = silence
-        return self._step(send, now)
+        return self._first(send, now)
+
+    def _first(self, step: Callable[[float], None], now: float) -> bool:
+        """Take the first step: until then nobody else knows what is to be given back after an error of ours."""
+        try:
+            over = self._step(step, now)
+            if not over and not self._time.running:
+                self._time.wait(self._time.silence, now)
+        except BaseException:
+            self.release()
+            raise
+        return over
 
     def handle(self, ready: Ready, now: float) -> bool:
         """Take in one event; True when the exchange is over and everything of it is released."""

@@ -6,6 +6,7 @@ turns out otherwise goes on as an :class:`~pyemperor.actors.exchange.Exchange`, 
 lost by that: the bytes of the request are only looked at until the response is out.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -19,6 +20,7 @@ from pyemperor.actors.outcome import Outcome, name
 from pyemperor.actors.script import Child, Ending, Launched, Process, Script, Spawn, launch, reap
 from pyemperor.actors.spool import CHUNK
 from pyemperor.actors.wires import Request
+from pyemperor.protocol.cgi_response import ResponseHead
 from pyemperor.protocol.errors import RequestError
 from pyemperor.protocol.response import in_one_piece
 from pyemperor.protocol.uwsgi import Modifier, plain_packet
@@ -60,7 +62,7 @@ class Express:
         self._buffer_size = buffer_size
         self._clock = clock
         self._exchange = exchange
-        self._slow: dict[bytes, float] = {}
+        self._slow: dict[str, float] = {}
 
     def serve(self, sock: socket.SocketType, now: float) -> Outcome | Exchange:
         """Serve a connection: what became of its request, if that is over; else the exchange that goes on."""
@@ -70,23 +72,26 @@ class Express:
             request = outcome.request
             if request is None:
                 return self._regularly(sock, now)
-            name(outcome, request)
-            script = self._handler(request)
         except (RequestError, OSError):
             return self._regularly(sock, now)
+        name(outcome, request)
+        try:
+            answer = self._handler(request)
+        except RequestError as error:
+            return self._go_on(sock, outcome, size, error, now)
         except BaseException:
             sock.close()
             raise
-        if isinstance(script, bytes):
-            return self._go_on(sock, outcome, size, script, now)
-        return self._run(sock, outcome, size, script)
+        if isinstance(answer, bytes):
+            return self._go_on(sock, outcome, size, answer, now)
+        return self._run(sock, outcome, size, answer)
 
     def _go_on(
         self,
         sock: socket.SocketType,
         outcome: Outcome,
         size: int,
-        answer: Script | bytes,
+        answer: Script | bytes | RequestError,
         now: float,
         process: Process | None = None,
     ) -> Outcome | Exchange:
@@ -128,7 +133,7 @@ class Express:
             plain = None
             said, whole = self._hear(output, script)
             if whole:
-                plain = self._plain(outcome, script, said)
+                plain = self._plain(outcome.request, script, said)
                 outcome.ending = self._ending(*launched)
         except BaseException as error:
             if output >= 0:
@@ -136,49 +141,58 @@ class Express:
             if launched is None and isinstance(error, OSError):
                 # It tries again, and says why not.
                 return self._go_on(sock, outcome, size, script, self._clock())
-            if launched is not None:
-                os.killpg(launched[0], signal.SIGKILL)
-            if script.slot:
-                script.slot.release()
+            self._give_up(script, launched)
             sock.close()
             raise
         if plain is None or outcome.ending is None or outcome.ending.code < 0:
             process = Process.running(self._inbox, script, launched, output, said, outcome.ending)
             return self._go_on(sock, outcome, size, script, self._clock(), process)
+        head, outcome.head_size, response = plain
+        outcome.status, outcome.head_fields = head.status, len(head.headers)
         os.close(output)
         if launched[1]:
             launched[1].close()
         if script.slot:
             script.slot.release()  # before this one's client can ask again
         self._errors.end()
-        return self._send(sock, outcome, size, plain, script.terms.timeout)
+        return self._send(sock, outcome, size, response, script.terms.timeout)
+
+    def _give_up(self, script: Script, launched: Launched | None) -> None:
+        if launched is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(launched[0], signal.SIGKILL)
+            if launched[1]:
+                launched[1].close()
+        if script.slot:
+            script.slot.release()
 
     def _hear(self, output: int, script: Script) -> tuple[bytes, bool]:
         """What the script says within its moment, and whether that is all of it."""
         inbox, slow, said = self._inbox, self._slow, b""
-        if not inbox.await_now(output, _END, slow.get(script.path, PROMPT)):
-            slow.pop(script.path, None)
+        if not inbox.await_now(output, _END, slow.get(script.name, PROMPT)):
+            if inbox.empty():  # it was not mail that ended the wait
+                slow.pop(script.name, None)
             most = min(_MOMENT, script.terms.timeout, script.terms.first_byte or inf, script.terms.total or inf)
             if not inbox.await_now(output, select.POLLIN, most):
                 return b"", False
             said = os.read(output, CHUNK)
             if not inbox.await_now(output, _END, PROMPT):
                 return said, False
-            if most == _MOMENT and len(slow) < _REMEMBERED:
-                slow[script.path] = _SLOW
+            if most == _MOMENT:
+                if len(slow) >= _REMEMBERED:
+                    slow.clear()
+                slow[script.name] = _SLOW
         rest = os.read(output, CHUNK)
         return said + rest, len(rest) < CHUNK
 
-    def _plain(self, outcome: Outcome, script: Script, said: bytes) -> bytes | None:
+    def _plain(
+        self, request: Request | None, script: Script, said: bytes
+    ) -> tuple[ResponseHead, int, bytes] | None:
         """The response, if there is nothing to do but to send it."""
-        assert outcome.request is not None
-        protocol = outcome.request.variables.get(b"SERVER_PROTOCOL", b"")
-        found = in_one_piece(said, protocol, script.terms.head_limit)
-        if found is None or "/nph-" in script.name:
+        assert request is not None
+        if "/nph-" in script.name:
             return None
-        head, outcome.head_size, response = found
-        outcome.status, outcome.head_fields = head.status, len(head.headers)
-        return response
+        return in_one_piece(said, request.variables.get(b"SERVER_PROTOCOL", b""), script.terms.head_limit)
 
     def _ending(self, pid: int, child: Child | None) -> Ending | None:
         """How a script has ended whose output has, unless it lives on."""

@@ -294,7 +294,11 @@ class ForkServer:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, AT_ONCE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
-            os.setpgid(0, 0)
+            vassal = birth.vassal
+            if vassal.uid or vassal.gid or vassal.owner:
+                os.setsid()  # within a session anybody may join anybody's process group
+            else:
+                os.setpgid(0, 0)
             _close_all_but(0, 1, 2, *fds, *([office.fileno()] if office else []))
             if self._files is not None:
                 resource.setrlimit(resource.RLIMIT_NOFILE, self._files)

@@ -251,7 +251,7 @@ class Listener:
     def __init__(self, sock: socket.socket, serve: Serve) -> None:
         self._sock = sock
         self._family = sock.family
-        self._serve = serve
+        self.serve = serve
 
     def watch(self, inbox: Inbox, message: object) -> None:
         """Deliver ``message`` when a connection waits; of all who watch, the kernel wakes one."""
@@ -261,11 +261,11 @@ class Listener:
         """Leave connections to others."""
         inbox.unwatch(self._sock.fileno())
 
-    def accept(self, now: float) -> Exchange | Outcome | None:
-        """Take a connection and begin to serve it; None when another worker was faster."""
+    def accept(self) -> socket.SocketType | None:
+        """Take a connection; None when another worker was faster."""
         try:
             # As accept() does it, but without looking up two enumerations for every connection.
             fd, _ = self._sock._accept()  # type: ignore[attr-defined]
         except (BlockingIOError, ConnectionAbortedError):
             return None
-        return self._serve(socket.SocketType(self._family, _NON_BLOCKING, 0, fd), now)
+        return socket.SocketType(self._family, _NON_BLOCKING, 0, fd)

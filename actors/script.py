@@ -29,6 +29,8 @@ EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 #: also the quickest: for each that is not named, glibc asks the kernel first.)
 _DEFAULTED = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
+#: There is nobody, or nobody of ours: a stranger can have joined the group.
+_NOBODY = (ProcessLookupError, PermissionError)
 #: Linux may schedule by sessions (autogroup, sched(7)): with one for each, scripts are started late and unevenly.
 _OWN_GROUP: dict[str, Any] = {"setpgroup": 0}
 _OWN_SESSION: dict[str, Any] = {"setsid": True}
@@ -231,6 +233,11 @@ class Process:
             self.close_input()
         return taken
 
+    @property
+    def has_spoken(self) -> bool:
+        """Whether something that it has said is here to be read."""
+        return bool(self._said)
+
     def read(self) -> bytes | None:
         """Output; None if there is none now, b"" at its end."""
         if self._said:
@@ -320,10 +327,10 @@ class Process:
 
     def signal(self, number: int) -> None:
         """Signal the whole process group, and a script that has left it; who is gone has nothing to hear."""
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(*_NOBODY):
             os.killpg(self.pid, number)
-        with contextlib.suppress(ProcessLookupError):
-            if self.ending is None and os.getpgid(self.pid) != self.pid:
+        with contextlib.suppress(*_NOBODY):
+            if self.reap() is None and os.getpgid(self.pid) != self.pid:
                 os.kill(self.pid, number)
 
     def end(self, now: float, number: int, grace: float) -> None:
@@ -354,7 +361,7 @@ class Process:
     def _left_behind(self) -> bool:
         try:
             os.killpg(self.pid, 0)
-        except ProcessLookupError:
+        except _NOBODY:
             return False
         try:
             return group_lives(self.pid)  # zombies count for the kernel

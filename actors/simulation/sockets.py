@@ -231,11 +231,12 @@ class SimulatedListener:
         self.woken = False
         self._socket.leave(self)
 
-    def accept(self, now: float) -> "SimulatedExchange | None":
+    def accept(self) -> Connection | None:
         self.woken = False
-        connection = self._socket.take()
-        if connection is None or self._inbox is None:
-            return None
+        return self._socket.take() if self._inbox is not None else None
+
+    def serve(self, connection: Connection, now: float) -> "SimulatedExchange":
+        assert self._inbox is not None
         exchange = SimulatedExchange(self._inbox, self._process, self._vassal, connection)
         exchange.start(now)
         return exchange

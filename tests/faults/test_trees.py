@@ -78,6 +78,17 @@ def test_below_an_emperor_at_a_terminal_nobody_has_one(serve: Serve) -> None:
         os.close(writing)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a vassal a user")
+def test_a_vassal_with_a_user_has_sessions_of_its_own(serve: Serve) -> None:
+    """Else its scripts could join the process groups of another user's."""
+    server = serve({"app": 'uid = "nobody"', "other": ""})
+    server.ready("master:app", "master:other")
+    for name in ("master:app", "worker:app/1"):
+        assert os.getsid(server.pid(name)) == server.pid(name)
+    assert os.getsid(server.pid("worker:other/1")) != server.pid("worker:other/1")
+    assert server.stop() == 0
+
+
 def _terminal(pid: int) -> int:
     """The number of the controlling terminal, 0 for none (proc_pid_stat(5))."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[4])

@@ -1,9 +1,13 @@
 """The short way of a request: that it is one, that it ends like the long one, and where it goes over into that."""
 
+import errno
 import gc
 import os
 import signal
 import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +22,7 @@ from pyemperor.actors.clock import monotonic
 from pyemperor.actors.exchange import Exchange
 from pyemperor.actors.express import Express
 from pyemperor.actors.outcome import Outcome
-from pyemperor.actors.script import Script, Terms
+from pyemperor.actors.script import Process, Script, Terms
 from pyemperor.actors.slots import Slots
 from pyemperor.actors.wires import Request, UwsgiWire
 from pyemperor.protocol.uwsgi import encode_packet
@@ -353,6 +357,89 @@ def test_an_error_of_ours_leaves_no_script_and_no_descriptor(counter: Make, pair
     _, status = os.waitpid(pids[0], 0)
     assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
     assert descriptors() <= before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has other users' processes")
+def test_a_stranger_in_its_group_is_left_alone(counter: Make, pair: Pair) -> None:
+    """Within a session everybody may join a process group, also somebody whom nobody here can signal."""
+    script = counter("exec sleep 1000").script
+    with closing(EpollInbox()) as inbox, open(os.devnull) as null:
+        process = Process.start(inbox, script, stdin=null.fileno(), stderr=2)
+        stranger = subprocess.Popen(["sleep", "1000"], process_group=process.pid, user="daemon")
+        code = (
+            "import os, sys; from pyemperor.actors.actor import EpollInbox;"
+            "from pyemperor.actors.script import Process, Script, Terms;"
+            "p = Process(EpollInbox(), Script(b'', (), {}, b'/', '', Terms(1.0)));"
+            f"p.pid = {process.pid}; p.ending = object(); os.setuid(65534);"
+            "p.end(0.0, 15, 1.0); p.insist(0.5); assert p.gone; p.insist(2.0)"
+        )
+        try:
+            process.signal(signal.SIGSTOP)
+            os.kill(process.pid, signal.SIGKILL)
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            assert process.reap()
+            subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=PATIENCE)
+        finally:
+            stranger.kill()
+            stranger.wait()
+            process.close()
+
+
+def test_an_error_in_the_first_step_of_an_exchange_leaves_nothing(
+    counter: Make, pair: Pair, tmp_path: Path
+) -> None:
+    client, server = pair
+    client.sendall(encode_packet(GET))
+    slots = Slots(bytes(tmp_path), 1)
+    file = tmp_path / "pid"
+    os.mkfifo(file)
+
+    class Broken(EpollInbox):
+        def watch(self, fd: int, mask: int, source: object) -> None:
+            raise OSError(errno.ENOSPC, "no watch is left")
+
+    with closing(Broken()) as broken:
+        at = counter(f"echo $$ >{file}; exec sleep 1000", slot=slots.take())
+        at.inbox = at.express._inbox = broken
+        before = descriptors()
+        reader = threading.Thread(target=lambda: pids.append(int(file.read_text())))
+        pids: list[int] = []
+        reader.start()
+        with pytest.raises(OSError, match="no watch is left"):
+            at.begin(server)
+        reader.join()
+        _, status = os.waitpid(pids[0], 0)
+        assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+        gone = descriptors()
+    slot = slots.take()
+    assert slot
+    slot.release()
+    assert gone <= before
+
+
+def test_an_answer_of_bytes_waits_only_so_long_for_its_client(counter: Make, pair: Pair) -> None:
+    client, server = pair
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+    client.sendall(encode_packet(GET))
+    at = counter()
+    at.answer = b"HTTP/1.1 200 OK\r\n\r\n" + bytes(60000)
+    exchange = at.begin(server)
+    assert isinstance(exchange, Exchange)
+    assert at.inbox._timers.next_at() is not None
+    exchange.release()
+
+
+def test_mail_that_was_read_does_not_end_the_next_wait(inbox: EpollInbox) -> None:
+    inbox.after(0, "mail")
+    mail = inbox.get()
+    reading, writing = os.pipe()
+    threading.Timer(0.05, inbox.put, [mail]).start()
+    assert not inbox.await_now(reading, 1, PATIENCE)
+    assert inbox.get() is mail
+    threading.Timer(0.05, os.write, [writing, b"x"]).start()
+    assert inbox.await_now(reading, 1, PATIENCE), "nothing but what was waited for ended it"
+    os.close(reading)
+    os.close(writing)
 
 
 def test_the_wait_for_one_descriptor(inbox: EpollInbox) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from pyemperor.actors.actor import EpollInbox
 from pyemperor.actors.listeners import Listener, SocketVault
+from pyemperor.actors.outcome import Outcome
 from pyemperor.protocol.errors import ConfigError
 from pyemperor.protocol.options import Address, Vassal
 
@@ -224,23 +225,20 @@ def test_the_fault_is_found_at_the_option_that_caused_it(vault: SocketVault, tmp
 
 def test_a_connection_is_a_message_and_can_be_taken_once(vault: SocketVault, tmp_path: Path) -> None:
     bind(vault, unix(tmp_path / "a"))
-    taken: list[socket.SocketType] = []
-
-    def serve(connection: socket.SocketType, _now: float) -> Any:
-        taken.append(connection)
-        return connection
-
     inbox = EpollInbox()
-    listener = Listener(socket.socket(fileno=os.dup(vault.fds("app")[0])), serve)
-    assert listener.accept(0) is None, "nobody waits"
+    outcome = Outcome()
+    listener = Listener(socket.socket(fileno=os.dup(vault.fds("app")[0])), lambda _sock, _now: outcome)
+    assert listener.accept() is None, "nobody waits"
     listener.watch(inbox, "somebody waits")
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(tmp_path / "a"))
         assert inbox.get().message == "somebody waits"
-        exchange: object = listener.accept(0)
-        assert exchange is taken[0]
-        assert not taken[0].getblocking()
-        assert listener.accept(0) is None
+        connection = listener.accept()
+        assert connection is not None
+        assert not connection.getblocking()
+        assert listener.serve(connection, 0.0) is outcome
+        connection.close()
+        assert listener.accept() is None
         listener.unwatch(inbox)
         with socket.socket(socket.AF_UNIX) as another:
             another.connect(str(tmp_path / "a"))
@@ -248,5 +246,4 @@ def test_a_connection_is_a_message_and_can_be_taken_once(vault: SocketVault, tmp
             assert inbox.get().message == "nothing", "who does not watch is not told"
             assert select.select([vault.fds("app")[0]], [], [], 0)[0], "it waits for others"
     inbox.close()
-    taken[0].close()
     listener._sock.close()
