@@ -295,8 +295,8 @@ class ForkServer:
             for number in (signal.SIGCHLD, AT_ONCE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
             vassal = birth.vassal
-            if vassal.uid or vassal.gid or vassal.owner:
-                os.setsid()  # within a session anybody may join anybody's process group
+            if not vassal.cgi_new_session and (vassal.uid or vassal.gid or vassal.owner):
+                os.setsid()  # its scripts share it: within a session anybody may join anybody's process group
             else:
                 os.setpgid(0, 0)
             _close_all_but(0, 1, 2, *fds, *([office.fileno()] if office else []))

@@ -132,8 +132,8 @@ _SAYS = {ready: _says(ready) for ready in Ready}
 class Process:
     """The script's side of an exchange: its body goes in, its output comes out, and it ends with its group.
 
-    It leads a process group of its own, in a session without a terminal, and has the descriptors 0, 1 and 2 and no
-    other.
+    It leads a process group of its own, as a rule in a session of its own, and has the descriptors 0, 1 and 2 and
+    no other.
     """
 
     __slots__ = (

@@ -133,8 +133,8 @@ CGI_OPTIONS: tuple[Option, ...] = (
     Option("vassal", "cgi-no-new-privs", FLAG, False, "scripts gain no rights by setuid programs (prctl(2))"),
     Option("vassal", "cgi-run-as-owner", FLAG, False, "run each script as the user who owns it, by the rules of "
            "Apache's suexec; the vassal runs as root"),
-    Option("vassal", "cgi-new-session", FLAG, False, "give each script a session of its own (setsid(2)), not "
-           "only a process group; `cgi-run-as-owner` does so too"),
+    Option("vassal", "cgi-new-session", FLAG, True, "give each script a session of its own (setsid(2)); without "
+           "it a process group"),
     # Without effect
     Option("vassal", "cgi-close-stdin-on-eof", FLAG, True, "end a script's input where the body ends",
            "accepted", _ALWAYS),
@@ -159,7 +159,6 @@ BY_EXEC = (
     "cgi-limit-core",
     "cgi-no-new-privs",
     "cgi-run-as-owner",
-    "cgi-new-session",
 )
 
 # ---- what goes together ---------------------------------------------------------------------------------

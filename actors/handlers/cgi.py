@@ -138,7 +138,7 @@ class _Cgi:
             file[: file.rindex(b"/")].rstrip(b"/") or b"/",
             script_name.decode("utf-8", "backslashreplace"),
             self._terms,
-            mount.warm and not before and not helper and not self._terms.session,
+            mount.warm and not before and not helper,
             _taken(mount.slots),
         )
 

@@ -190,7 +190,7 @@ class Template:
 
     def _become(self, line: int, fds: list[int], directory: bytes) -> None:
         """Be a process of one's own, with three descriptors; raises OSError if that, or the line, fails."""
-        os.setpgid(0, 0)
+        os.setsid()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._office.detach()

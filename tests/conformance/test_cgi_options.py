@@ -504,8 +504,8 @@ def test_a_limit_that_is_tighter_already_stays() -> None:
 def test_cgi_new_session(site: Site) -> None:
     """`cgi-new-session`: a session for each script, which those that run as their owners have in any case."""
     site.script("a.cgi")
-    assert not site.asked("/cgi-bin/a.cgi").terms.session
-    assert site.asked("/cgi-bin/a.cgi", options={"cgi_new_session": True}).terms.session
+    assert site.asked("/cgi-bin/a.cgi").terms.session
+    assert not site.asked("/cgi-bin/a.cgi", options={"cgi_new_session": False}).terms.session
 
 
 def test_cgi_no_new_privs(site: Site) -> None:

@@ -103,7 +103,7 @@ class Place:
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            process_group=0,
+            start_new_session=True,
         )
         out, err = run.communicate(stdin, timeout=PATIENCE)
         return Ran(out, err, run.returncode)
@@ -240,7 +240,7 @@ TABLE = {
     "print(signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.set_wakeup_fd(-1), signal.alarm(0))",
     "descriptors": "import os; print(sorted(os.listdir('/proc/self/fd')))",
     "umask": "import os; print(os.umask(0))",
-    "group": "import os; print(os.getpgrp() == os.getpid())",
+    "session": "import os; print(os.getsid(0) == os.getpgrp() == os.getpid())",
     "name": "print(open('/proc/self/comm').read())",
     "collector": "import gc; print(gc.isenabled(), gc.get_threshold(), gc.get_debug(), gc.garbage)",
     "exit 3": "import sys; sys.exit(3)",

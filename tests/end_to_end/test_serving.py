@@ -40,6 +40,7 @@ socket = "hasty.sock"
 http-socket = "127.0.0.1:${port}"
 cgi = "/cgi-bin=cgi"
 cgi-timeout = 0.5
+cgi-new-session = false
 socket-timeout = 0.5
 buffer-size = 4096
 threads = 2

@@ -69,7 +69,8 @@ def test_below_an_emperor_at_a_terminal_nobody_has_one(serve: Serve) -> None:
         emperor, fork_server = server.pid("emperor"), server.pid("fork-server")
         assert (os.getsid(emperor), _terminal(emperor) != 0) == (emperor, True)
         _, script = server.hold("hold.cgi")
-        for pid in (fork_server, server.pid("master:app"), server.pid("worker:app/1"), script):
+        assert (os.getsid(script), _terminal(script)) == (script, 0)
+        for pid in (fork_server, server.pid("master:app"), server.pid("worker:app/1")):
             assert (os.getsid(pid), os.getpgid(pid), _terminal(pid)) == (fork_server, pid, 0)
         server.release()
         assert server.stop() == 0
@@ -80,8 +81,8 @@ def test_below_an_emperor_at_a_terminal_nobody_has_one(serve: Serve) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a vassal a user")
 def test_a_vassal_with_a_user_has_sessions_of_its_own(serve: Serve) -> None:
-    """Else its scripts could join the process groups of another user's."""
-    server = serve({"app": 'uid = "nobody"', "other": ""})
+    """If its scripts have none: else they could join the process groups of another user's."""
+    server = serve({"app": 'uid = "nobody"\ncgi-new-session = false', "other": "cgi-new-session = false"})
     server.ready("master:app", "master:other")
     for name in ("master:app", "worker:app/1"):
         assert os.getsid(server.pid(name)) == server.pid(name)
