@@ -31,7 +31,7 @@ _DEFAULTED = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 #: There is nobody, or nobody of ours: a stranger can have joined the group.
 _NOBODY = (ProcessLookupError, PermissionError)
-#: Linux may schedule by sessions (autogroup, sched(7)): with one for each, scripts are started late and unevenly.
+#: Linux may schedule by sessions (autogroup, sched(7)): with one for each, the slowest scripts are slower.
 _OWN_GROUP: dict[str, Any] = {"setpgroup": 0}
 _OWN_SESSION: dict[str, Any] = {"setsid": True}
 
