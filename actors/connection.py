@@ -18,8 +18,9 @@ from pyemperor.actors.spool import CHUNK
 from pyemperor.actors.wires import Request, Wire
 from pyemperor.protocol.errors import RequestError
 
-_TAKE = int(socket.MSG_DONTWAIT)
-_LOOK = int(socket.MSG_DONTWAIT | socket.MSG_PEEK)
+#: Flags of recv() and send(): never wait; and leave there what was read.
+TAKE = int(socket.MSG_DONTWAIT)
+LOOK = int(socket.MSG_DONTWAIT | socket.MSG_PEEK)
 #: SO_LINGER (socket(7)): what close(2) does to a TCP connection, also when the kernel does it for a dead process.
 _RESET, _END = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
 #: A TCP state (tcp_states.h): the peer has ended its side, and may or may not read on.
@@ -68,7 +69,7 @@ class Connection:
 
         A client that closes without a word has no request: the connection is not open any more.
         """
-        data = self._receive(CHUNK, _LOOK if self._holds else _TAKE)
+        data = self._receive(CHUNK, LOOK if self._holds else TAKE)
         if data is None:
             return None
         if not data:
@@ -86,7 +87,7 @@ class Connection:
             if self.request is not None and not self.missing:
                 self._held = len(data)
             else:
-                self._sock.recv(len(data), _TAKE)
+                self._sock.recv(len(data), TAKE)
         return self.request
 
     def looked_at(self, request: Request, size: int) -> None:
@@ -112,7 +113,7 @@ class Connection:
     def read_body(self) -> bytes:
         """The next bytes of the body, b"" if there are none now. Raises RequestError if it ends too early."""
         if self._holds and self.missing == 1:
-            data = self._receive(1, _LOOK)
+            data = self._receive(1, LOOK)
             self._held = 1 if data else 0
         else:
             data = self._receive(min(CHUNK, self.missing - self._holds))
@@ -122,7 +123,7 @@ class Connection:
         self.missing -= len(data or b"")
         return data or b""
 
-    def _receive(self, size: int, flags: int = _TAKE) -> bytes | None:
+    def _receive(self, size: int, flags: int = TAKE) -> bytes | None:
         try:
             return self._sock.recv(size, flags)
         except BlockingIOError:
@@ -148,7 +149,7 @@ class Connection:
             self._linger(_RESET)
         try:
             while self.pending:
-                taken = self._sock.send(self.pending, _TAKE)
+                taken = self._sock.send(self.pending, TAKE)
                 self.sent += taken
                 self.pending = self.pending[taken:]
         except BlockingIOError:

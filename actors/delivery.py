@@ -58,7 +58,7 @@ class Delivery:
             request.variables.get(b"SERVER_PROTOCOL", b""),
             self._client.wire.headers,
             head_limit=script.terms.head_limit,
-            nph=script.name.rpartition("/")[2].startswith("nph-"),
+            nph=script.nph,
             accel=script.terms.redirect == "accel",
         )
         self._redirects = script.terms.redirect == "internal"

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from math import inf
 
 from pyemperor.actors.actor import EpollInbox
+from pyemperor.actors.connection import LOOK, TAKE
 from pyemperor.actors.exchange import PROMPT, Errors, Exchange, Handler
 from pyemperor.actors.outcome import Outcome, name
 from pyemperor.actors.script import Child, Ending, Launched, Process, Script, Spawn, launch, reap
@@ -27,8 +28,6 @@ from pyemperor.protocol.uwsgi import Modifier, plain_packet
 from pyemperor.protocol.variables import body_length, check_vars
 
 _CGI = int(Modifier.CGI)
-_TAKE = int(socket.MSG_DONTWAIT)
-_LOOK = int(socket.MSG_DONTWAIT | socket.MSG_PEEK)
 #: Bytes of the longest packet that goes this way.
 _PACKET = 8192
 #: Seconds in which a script may begin to talk, and in which one whose output has ended may exit.
@@ -106,11 +105,11 @@ class Express:
     def _look(self, sock: socket.SocketType, outcome: Outcome) -> int:
         """See whether the request lies there whole, and has no body; the number of its bytes."""
         try:
-            data = sock.recv(_PACKET, _LOOK)
+            data = sock.recv(_PACKET, LOOK)
         except BlockingIOError:  # we are faster than the client
             if not self._inbox.await_now(sock.fileno(), select.POLLIN, PROMPT):
                 return 0
-            data = sock.recv(_PACKET, _LOOK)
+            data = sock.recv(_PACKET, LOOK)
         found = plain_packet(data, _CGI, self._buffer_size)
         if found is not None:
             variables = check_vars(found)
@@ -190,7 +189,7 @@ class Express:
     ) -> tuple[ResponseHead, int, bytes] | None:
         """The response, if there is nothing to do but to send it."""
         assert request is not None
-        if "/nph-" in script.name:
+        if script.nph:
             return None
         return in_one_piece(said, request.variables.get(b"SERVER_PROTOCOL", b""), script.terms.head_limit)
 
@@ -213,9 +212,9 @@ class Express:
         self, sock: socket.SocketType, outcome: Outcome, size: int, response: bytes, silence: float
     ) -> Outcome | Exchange:
         try:
-            outcome.sent = sock.send(response, _TAKE)
+            outcome.sent = sock.send(response, TAKE)
             if outcome.sent == len(response):
-                if len(sock.recv(size + 1, _TAKE)) <= size:
+                if len(sock.recv(size + 1, TAKE)) <= size:
                     sock.close()
                     return outcome
                 size = -1

@@ -11,7 +11,6 @@ import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from pyemperor.actors.fork_server import AT_ONCE
 from pyemperor.actors.host import ForkHost, HostClosed, HostLost
@@ -42,9 +41,13 @@ class ImperialForkHost(ForkHost):
         with theirs:
             command = [word.replace("{fd}", str(theirs.fileno())) for word in self.command]
             # One session for all below it, and none with a terminal; each process leads a group of its own.
-            apart: dict[str, Any] = {"start_new_session": True} if has_terminal() else {"process_group": 0}
+            apart = has_terminal()
             self._server = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], **apart
+                command,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=apart,
+                process_group=None if apart else 0,
             )
         self.attach(ours)
         return self._server.pid

@@ -76,6 +76,11 @@ class Script(msgspec.Struct, frozen=True):
     #: Taken by the handler; :class:`Process` gives it back (:class:`slots.Slot`).
     slot: Any = None
 
+    @property
+    def nph(self) -> bool:
+        """Whether its name promises a response that is not to be parsed (RFC 3875 §5)."""
+        return self.name.rpartition("/")[2].startswith("nph-")
+
 
 class Ending(msgspec.Struct, frozen=True):
     """How a script ended: exit code (-1: by ``signal``), CPU seconds, peak memory in bytes (wait4(2))."""

@@ -128,19 +128,12 @@ def plain_packet(data: bytes, modifier1: int, buffer_size: int) -> dict[bytes, b
     size = len(data) - _HEADER
     if not 0 < size <= buffer_size or data[0] != modifier1 or data[1] | data[2] << 8 != size:
         return None
-    found: dict[bytes, bytes] = {}
-    at, end, count = _HEADER, len(data), 0
     try:
-        while at < end:
-            start = at + 2
-            stop = start + (data[at] | data[at + 1] << 8)
-            value = stop + 2
-            at = value + (data[stop] | data[stop + 1] << 8)
-            found[data[start:stop]] = data[value:at]
-            count += 1
-    except IndexError:
+        pairs = parse_vars(data[_HEADER:])
+    except RequestError:
         return None
-    return found if at == end and count == len(found) <= MAX_VARS and b"" not in found else None
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else None
 
 
 def parse_vars(block: bytes, max_vars: int = MAX_VARS) -> list[tuple[bytes, bytes]]:

@@ -125,9 +125,7 @@ class _Cgi:
             allowed=self._allowed,
             unset=self._unset,
         )
-        helper: tuple[bytes, ...] = ()
-        if self._helpers:
-            helper = next((argv for ext, argv in self._helpers if file.endswith(ext)), ())
+        helper = next((argv for ext, argv in self._helpers if file.endswith(ext)), ())
         words = search_words(request.variables) if options.cgi_search_words and not helper else ()
         before = self._confinement.before(mount.root, place, helped=bool(helper))
         arguments = (*before, *helper, file, *words)

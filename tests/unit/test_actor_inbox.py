@@ -21,13 +21,6 @@ def mail(message: object) -> "Envelope[Any]":
 
 
 @pytest.fixture
-def inbox() -> Iterator[EpollInbox]:
-    inbox = EpollInbox()
-    yield inbox
-    inbox.close()
-
-
-@pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
     read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     yield read, write

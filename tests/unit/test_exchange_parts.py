@@ -4,8 +4,6 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -24,19 +22,6 @@ from pyemperor.protocol.errors import RequestError
 from pyemperor.protocol.uwsgi import encode_packet
 
 PATIENCE = 15.0
-
-
-@pytest.fixture
-def inbox() -> Iterator[EpollInbox]:
-    with closing(EpollInbox()) as inbox:
-        yield inbox
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield ours, theirs
 
 
 def started(inbox: EpollInbox, command: str, *, body: bool = False) -> Process:

@@ -80,17 +80,9 @@ class Counter:
 
 
 @pytest.fixture
-def inbox() -> Iterator[EpollInbox]:
-    with closing(EpollInbox()) as inbox:
-        yield inbox
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.settimeout(PATIENCE)
-        yield ours, theirs
+def pair(pair: "Pair") -> "Pair":
+    pair[0].settimeout(PATIENCE)
+    return pair
 
 
 @pytest.fixture

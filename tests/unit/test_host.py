@@ -2,9 +2,6 @@
 
 import os
 import socket
-from collections.abc import Iterator
-
-import pytest
 
 from pyemperor.actors.actor import EpollInbox
 from pyemperor.actors.host import ForkHost, HostLost
@@ -15,13 +12,6 @@ from pyemperor.protocol.messages import Birth, Exited, Forked, NotReady
 from pyemperor.protocol.options import Vassal
 
 KEY = Key("app", 1)
-
-
-@pytest.fixture
-def inbox() -> Iterator[EpollInbox]:
-    inbox = EpollInbox()
-    yield inbox
-    inbox.close()
 
 
 def forked(inbox: EpollInbox) -> tuple[ForkHost, socket.socket, socket.socket]:
