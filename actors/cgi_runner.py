@@ -256,7 +256,8 @@ class ErrorPipe:
     A line longer than :data:`LINE` bytes is logged in parts; the script never waits for the log.
     """
 
-    LINE = 8192
+    #: With what the log adds, a part is no more than PIPE_BUF: a pipe takes it whole, or not at all (pipe(7)).
+    LINE = 3072
 
     def __init__(self, inbox: Inbox, log: Callable[[str, str], None]) -> None:
         self._read, self.fd = os.pipe2(os.O_CLOEXEC)

@@ -320,13 +320,17 @@ class Exchange:
     def _run(self, script: Script, request: Request, now: float) -> None:
         self.outcome.script = script.name
         stdin = None if request.length else self._null
-        process = Process.start(self._inbox, script, stdin=stdin, stderr=self._errors.fd, warm=self._warm)
+        self._errors.begin(script.name, self.outcome.id)  # before it can say anything
+        try:
+            process = Process.start(self._inbox, script, stdin=stdin, stderr=self._errors.fd, warm=self._warm)
+        except RequestError:
+            self._errors.end()
+            raise
         self._runs(process, request, now)
 
     def _runs(self, process: Process, request: Request, now: float) -> None:
         self._process = process
         script, outcome = process.script, self.outcome
-        self._errors.begin(script.name, outcome.id)
         outcome.pid = process.pid
         self._delivery.begin(script, request, process)
         time = self._time

@@ -1,8 +1,10 @@
 """Writes log lines to descriptor 2: each whole, and never for long.
 
-Many processes share one stderr, so a line goes out in one system call. Nobody may wait for whoever reads it:
-a terminal that is paused or a pipe that nobody empties must not stop an Emperor. ``O_NONBLOCK`` is no remedy:
-it belongs to the open file, which is the shell's and the scripts' as well. So each write asks for it alone.
+Many processes share one stderr, so a line goes out in one system call. (A pipe that is nearly full takes a line
+in one piece only up to PIPE_BUF, 4096 bytes; others may come between the pieces of a longer one.) Nobody may wait
+for whoever reads it: a terminal that is paused or a pipe that nobody empties must not stop an Emperor.
+``O_NONBLOCK`` is no remedy: it belongs to the open file, which is the shell's and the scripts' as well. So each
+write asks for it alone.
 """
 
 import os

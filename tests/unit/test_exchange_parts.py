@@ -5,14 +5,17 @@ import select
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pyemperor.actors.actor import EpollInbox
+from pyemperor.actors.cgi_runner import ErrorPipe
 from pyemperor.actors.clock import monotonic
 from pyemperor.actors.connection import Connection
 from pyemperor.actors.deadlines import Deadlines
 from pyemperor.actors.delivery import Delivery
+from pyemperor.actors.exchange import Exchange
 from pyemperor.actors.intake import Intake
 from pyemperor.actors.outcome import Outcome
 from pyemperor.actors.script import GRACE, Process, Script, Terms
@@ -90,6 +93,34 @@ def test_a_script_that_cannot_be_started_holds_no_slot(inbox: EpollInbox, tmp_pa
     slot = slots.take()
     assert slot
     slot.release()
+
+
+def test_stderr_is_a_scripts_own_before_it_is_started(
+    inbox: EpollInbox, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """It may be first to run: its lines are its own, and O_NONBLOCK is not left to it by the one before."""
+    said: list[str] = []
+    errors = ErrorPipe(inbox, lambda line, _: said.append(line))
+    script = Script(b"/bin/true", (b"true",), {}, b"/", "/x", Terms(60.0), warm=True)
+
+    def start(_script: Script, _stdin: int, _stdout: int, stderr: int) -> Any:
+        if not os.get_blocking(stderr):
+            raise AssertionError("it is as the one before has left it")
+        os.write(stderr, b"mine\n")
+        errors.drain()
+        raise OSError("not that way")
+
+    os.set_blocking(errors.fd, False)
+    with open(os.devnull) as null:
+        exchange = Exchange(
+            inbox, pair[0], UwsgiWire(65535), Outcome(), {9: lambda _: script}, errors, null.fileno(), 60.0, start
+        )
+        pair[1].sendall(encode_packet([(b"REQUEST_METHOD", b"GET")], modifier1=9))
+        over = exchange.start(monotonic())
+        while not over:
+            over = exchange.handle(inbox.get().message, monotonic())
+    errors.close()
+    assert said == ["/x: mine"]
 
 
 def test_a_timer_is_set_anew_when_patience_becomes_less(inbox: EpollInbox) -> None:
