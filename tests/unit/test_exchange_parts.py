@@ -34,8 +34,8 @@ def started(inbox: EpollInbox, command: str, *, body: bool = False) -> Process:
 
 
 def ended(process: Process) -> None:
-    process.signal(signal.SIGKILL)
     fd = os.pidfd_open(process.pid)
+    process.signal(signal.SIGKILL)  # and reap it, if it is that quick
     assert select.select([fd], [], [], PATIENCE)[0]
     os.close(fd)
     assert process.reap()
