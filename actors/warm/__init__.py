@@ -6,6 +6,6 @@ the interpreter itself.
 """
 
 from pyemperor.actors.warm.child import Child, Exit, awaited
-from pyemperor.actors.warm.templates import PRELOAD, Templates
+from pyemperor.actors.warm.templates import Templates
 
-__all__ = ["PRELOAD", "Child", "Exit", "Templates", "awaited"]
+__all__ = ["Child", "Exit", "Templates", "awaited"]

@@ -6,6 +6,7 @@ import marshal
 import os
 import signal
 import socket
+import stat
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,13 +27,23 @@ _SOURCES = [Path(__file__).with_name(name).read_bytes() for name in ("rebirth.py
 #: The folder of the last script is nowhere to look for modules: that goes first.
 _BOOT = """\
 import sys
+bare = frozenset(sys.modules)
 if not getattr(sys.flags, "safe_path", sys.flags.isolated): del sys.path[0]
 if sys.version_info < (3, 8): sys.exit("too old")
 import os
-names = {"__name__": "pyemperor template"}
+names = {"__name__": "pyemperor template", "bare": bare}
 for part in ("rebirth.py", "program.py"): exec(compile(os.read(3, 1 << 20), part, "exec"), names)
 """
 
+
+def _kind(found: os.stat_result) -> tuple[int, int]:
+    """What kind of file a descriptor is: for one kind, Python's streams begin alike."""
+    mode = stat.S_IFMT(found.st_mode)
+    return mode, found.st_rdev if mode == stat.S_IFCHR else 0
+
+
+#: The streams that a template is started with, as most scripts are.
+_KINDS = (_kind(os.stat(os.devnull)), (stat.S_IFIFO, 0), (stat.S_IFIFO, 0))
 _PATIENT = struct.pack("ll", int(PATIENCE), 0)
 _STARTED = struct.Struct("=cI")
 _FAILED = struct.Struct("=ci")
@@ -71,7 +82,9 @@ class Stricken(Failed):
 class Template:
     """One interpreter, up or on its way; used by several threads at once."""
 
-    def __init__(self, key: Key, environment: dict[bytes, bytes], modules: Iterable[str]) -> None:
+    def __init__(
+        self, key: Key, environment: dict[bytes, bytes], modules: Iterable[str], common: Iterable[str] = ()
+    ) -> None:
         """Start it, and do not wait; raises OSError."""
         self.key = key
         #: What it said when it was up: its version, what could not be imported, the number of its threads.
@@ -83,7 +96,8 @@ class Template:
             with theirs:
                 self._office.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
                 self._office.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _PATIENT)
-                for packet in (*_SOURCES, marshal.dumps((environment, list(modules), list(command)), 2)):
+                settings = (environment, list(modules), list(common), list(command), _KINDS)
+                for packet in (*_SOURCES, marshal.dumps(settings, 2)):
                     self._office.sendall(packet)
                 self.pid = _launch((*command, "-c", _BOOT), environment, theirs.fileno())
             self._pidfd = os.pidfd_open(self.pid)
@@ -115,7 +129,8 @@ class Template:
 
     def spawn(self, script: Program, identity: Identity, fds: tuple[int, int, int]) -> Child:
         """Fork a child for the request; raises OSError if it will not run, Failed if nothing will any more."""
-        request = (script.path, identity, script.arguments, dict(script.environment), script.directory)
+        kinds = tuple(_kind(os.fstat(fd)) for fd in fds)
+        request = (script.path, identity, script.arguments, dict(script.environment), script.directory, kinds)
         line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
@@ -184,7 +199,7 @@ def _launch(command: tuple[str, ...], environment: dict[bytes, bytes], office: i
     with open(command[0], "rb") as file:
         if file.read(4) != b"\x7fELF":
             raise OSError(errno.ENOEXEC, f"{command[0]} is a script")
-    # Streams of the kind that most scripts get. Whatever the interpreter itself has to say, it says to nobody.
+    # Streams of _KINDS. Whatever the interpreter itself has to say, it says to nobody.
     unread, pipe = os.pipe2(os.O_CLOEXEC)
     try:
         return os.posix_spawn(

@@ -19,6 +19,7 @@ Who has hung up the line in time gets no script: the child's word fails, and it 
 from __future__ import annotations
 
 # Of these two the public modules are mostly Python, and each page that a child touches there is copied.
+import _operator
 import _signal as signal  # type: ignore[import-not-found]
 import _socket as socket
 import errno
@@ -32,13 +33,14 @@ import sys
 import time
 import warnings
 from collections import OrderedDict
+from importlib.machinery import SourceFileLoader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
-    from pyemperor.actors.warm.rebirth import Job, Origin, dress, finish, report
+    from pyemperor.actors.warm.rebirth import Job, Origin, dress, finish, report, show
 
     Identity = tuple[int, int, int, int, int]
 
@@ -50,22 +52,70 @@ _LARGEST = 4 << 20
 #: Nanoseconds for which a file must have been left alone before its times tell one version from the next.
 _SETTLED = 100_000_000
 _PACKET = 256 * 1024
+_FOUR = struct.Struct("4i")
 _STARTED = struct.Struct("=cI")
 _FAILED = struct.Struct("=ci")
 _ENDED = struct.Struct("=cidQ")
+
+#: The modules of an interpreter that was just started: given by whoever executes this.
+bare: frozenset[str] = globals()["bare"]
+
+
+class Source:
+    """A script's code, and what is the same for each run of it: made once, by the template."""
+
+    __slots__ = ("_hidden", "_looked_at", "code", "folder", "main", "name", "names")
+
+    def __init__(self, origin: Origin, code: CodeType, path: bytes) -> None:
+        self.code = code
+        file = os.fsdecode(path)
+        self.name = os.path.basename(path)[:15]
+        #: With links resolved, as ``sys.path[0]`` is.
+        self.folder = os.path.dirname(os.path.realpath(file))
+        self.main = type(sys)("__main__")
+        self.names: dict[str, Any] = vars(self.main)
+        self.names.update(origin.main)
+        if "__annotations__" in self.names:
+            self.names["__annotations__"] = {}
+        self.names["__file__"] = file
+        self.names["__cached__"] = None
+        self.names["__loader__"] = SourceFileLoader("__main__", file)
+        self._looked_at = (0, 0)
+        self._hidden = False
+
+    def is_hidden(self, origin: Origin) -> bool:
+        """Whether a module beside the script would not be found: one of its name is imported here already."""
+        if origin.safe_path:
+            return False
+        try:
+            changed = os.stat(self.folder).st_mtime_ns
+            if (changed, len(origin.ours)) != self._looked_at:
+                names = [name for name in os.listdir(self.folder) if name.partition(".")[0] in origin.ours]
+                self._hidden = any(_is_module(self.folder, name) for name in names)
+                self._looked_at = (changed, len(origin.ours)) if changed < time.time_ns() - _SETTLED else (0, 0)
+        except OSError:
+            return False  # nothing is imported from there
+        return self._hidden
+
+
+def _is_module(folder: str, name: str) -> bool:
+    if name.endswith((".py", ".so", ".pyc")):
+        return True
+    return os.path.exists(os.path.join(folder, name, "__init__.py"))
 
 
 class Sources:
     """The scripts' code, compiled once for each version of a file: the least recently used goes first."""
 
-    def __init__(self) -> None:
-        self._known: OrderedDict[tuple[bytes, Identity], tuple[CodeType, str] | None] = OrderedDict()
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+        self._known: OrderedDict[tuple[bytes, Identity], Source | None] = OrderedDict()
 
-    def code(self, path: bytes, identity: Identity) -> tuple[CodeType, str]:
-        """The code of the file, and its folder with links resolved (what ``sys.path[0]`` is).
+    def find(self, path: bytes, identity: Identity) -> Source:
+        """The code of the file.
 
         Raises OSError (ENOEXEC) for whatever a cold start should report: errors of syntax, warnings, a file that
-        has changed since.
+        has changed since, a module beside it that is not the one that is imported here.
         """
         key = (path, identity)
         if key in self._known:
@@ -73,16 +123,16 @@ class Sources:
             found = self._known[key]
         else:
             found = self._compile(path, identity)
-            if identity[4] < time.time_ns() - _SETTLED:  # the next version could look the same until then
+            if identity[4] < time.time_ns() - _SETTLED:
                 self._known[key] = found
                 if len(self._known) > _SCRIPTS:
                     self._known.popitem(last=False)
                 gc.freeze()
-        if found is None:
+        if found is None or found.is_hidden(self._origin):
             raise OSError(errno.ENOEXEC, "a cold start is to say why")
         return found
 
-    def _compile(self, path: bytes, identity: Identity) -> tuple[CodeType, str] | None:
+    def _compile(self, path: bytes, identity: Identity) -> Source | None:
         with open(path, "rb") as file:
             found = os.fstat(file.fileno())
             if _identity(found) != identity or found.st_size > _LARGEST:
@@ -97,7 +147,7 @@ class Sources:
             return None
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        return None if said else (code, os.path.dirname(os.path.realpath(name)))
+        return None if said else Source(self._origin, code, path)
 
 
 def _identity(found: os.stat_result) -> Identity:
@@ -112,13 +162,17 @@ class Template:
         self._origin = origin
         self._office = office
         self._buffer = bytearray(_PACKET)
-        self._sources = Sources()
+        self._sources = Sources(origin)
         #: The lines of the children that run.
         self._lines: dict[int, int] = {}
         self._bell, ring = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, _operator.is_)  # anything will do; a function in Python costs more
         signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
+        #: Where scripts leave the names of modules that it would have paid to have here.
+        self._news, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        origin.news = f"/proc/{os.getpid()}/fd/{told}"
         self._poll = select.poll()
+        self._poll.register(self._news, select.POLLIN)
         self._poll.register(self._bell, select.POLLIN)
         self._poll.register(office, select.POLLIN)
         self._open = True
@@ -131,6 +185,8 @@ class Template:
                 if fd == self._bell:
                     os.read(fd, 4096)
                     self._reap()
+                elif fd == self._news:
+                    self._import_common()
                 else:
                     job = self._receive()
                     if job is not None:
@@ -148,15 +204,17 @@ class Template:
             self._poll.unregister(self._office)
             self._open = False
             return None
-        fds = [fd for _, _, rights in ancillary for fd in struct.unpack(f"{len(rights) // 4}i", rights)]
-        if len(fds) != 4:
-            for fd in fds:  # there is no descriptor left: whoever asks sees the line hung up
+        rights = ancillary[0][2] if ancillary else b""
+        if len(rights) != _FOUR.size:
+            # There is no descriptor left: whoever asks sees the line hung up.
+            for (fd,) in struct.iter_unpack("i", rights):
                 os.close(fd)
             return None
+        fds = _FOUR.unpack(rights)
         self._highest = max(self._highest, *fds)
-        *theirs, line = fds
+        line, theirs = fds[3], fds[:3]
         try:
-            job = self._fork(line, theirs, *marshal.loads(memoryview(self._buffer)[:size]))
+            job = self._fork(line, fds, *marshal.loads(memoryview(self._buffer)[:size]))
         except OSError as error:
             _say(line, _FAILED.pack(b"F", error.errno or 0))
             os.close(line)
@@ -169,14 +227,15 @@ class Template:
     def _fork(
         self,
         line: int,
-        fds: list[int],
+        fds: tuple[int, ...],
         path: bytes,
         identity: Identity,
         arguments: tuple[bytes, ...],
         environment: dict[bytes, bytes],
         directory: bytes,
+        kinds: tuple[tuple[int, int], ...],
     ) -> Job | None:
-        job = Job(self._origin, *self._sources.code(path, identity), path, arguments, environment)
+        job = Job(self._origin, self._sources.find(path, identity), arguments, environment, kinds)
         pid = os.fork()
         if pid:
             self._lines[pid] = line
@@ -188,17 +247,31 @@ class Template:
             os._exit(127)
         return job
 
-    def _become(self, line: int, fds: list[int], directory: bytes) -> None:
+    def _become(self, line: int, fds: tuple[int, ...], directory: bytes) -> None:
         """Be a process of one's own, with three descriptors; raises OSError if that, or the line, fails."""
         os.setsid()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._office.detach()
-        for number in (0, 1, 2):
-            os.dup2(fds[number], number)
+        dup2 = os.dup2
+        dup2(fds[0], 0)
+        dup2(fds[1], 1)
+        dup2(fds[2], 2)
         os.chdir(directory)
         os.write(line, _STARTED.pack(b"S", os.getpid()))
         os.closerange(3, self._highest + 1)
+
+    def _import_common(self) -> None:
+        """Import what a script had to import itself: the next one finds it here."""
+        said = os.read(self._news, 65536).decode("ascii", "replace")
+        found = self._origin.common.intersection(said.split())
+        if found:
+            self._origin.common -= found
+            show(self._origin.environment)  # nothing of a request is in what they make of it
+            _preload(sorted(found))
+            self._origin.look_at_modules()
+            gc.collect()
+            gc.freeze()
 
     def _reap(self) -> None:
         while self._lines:
@@ -230,11 +303,30 @@ def _preload(names: list[str]) -> list[str]:
     return failed
 
 
+def _have_text_copied() -> None:
+    """Have forks begin with the interpreter's code mapped: a page fault for each 64 kB of it costs them more.
+
+    fork(2) copies the page table of a mapping of a file only if a page of it was ever written to, privately.
+    """
+    try:
+        with open("/proc/self/maps", "rb") as maps, open("/proc/self/mem", "r+b", 0) as memory:
+            for line in maps:
+                addresses, access, _, _, _, *path = line.split()
+                if access == b"r-xp" and path and os.path.basename(path[0]).startswith((b"python", b"libpython")):
+                    at = int(addresses.split(b"-")[0], 16)
+                    memory.seek(at)
+                    byte = memory.read(1)
+                    memory.seek(at)
+                    memory.write(byte)
+    except OSError:
+        pass  # not allowed here
+
+
 def _live() -> NoReturn:
     """Be the template, then a script."""
     os.chdir("/")
     office = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, 3)
-    given, modules, command = marshal.loads(office.recv(_PACKET))
+    given, modules, common, command, kinds = marshal.loads(office.recv(_PACKET))
     failed = _preload(modules)
     try:
         import setproctitle
@@ -242,16 +334,17 @@ def _live() -> NoReturn:
         pass  # then ps shows an interpreter with a long -c
     else:
         setproctitle.setproctitle("pyemperor template: " + " ".join(command))
-    origin = Origin(command, given)
+    origin = Origin(command, given, common, kinds, bare)
     threads = len(os.listdir("/proc/self/task"))
     office.send(marshal.dumps((tuple(sys.version_info[:3]), failed, threads), 2))
+    _have_text_copied()
     gc.collect()
     gc.disable()
     gc.freeze()
     template = Template(office, origin)  # kept until the end: a child that frees it copies its memory first
     job = template.serve()
     dress(job, origin)
-    code, names, error = job.code, job.names, None
+    code, names, error = job.source.code, job.source.names, None
     del job
     try:
         exec(code, names)

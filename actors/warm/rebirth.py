@@ -11,38 +11,59 @@ import atexit
 import gc
 import io
 import os
-import stat
 import sys
 import weakref
-from importlib.machinery import SourceFileLoader
 from itertools import takewhile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` itself would only make each fork dearer
-    from types import CodeType
     from typing import Any, NoReturn
+
+    from pyemperor.actors.warm.program import Source
 
 
 class Origin:
     """The interpreter as it was before the first script: what a start has decided once for all of them.
 
-    ``command`` is the interpreter and its flags, ``given`` the environment that it was started with.
+    ``command`` is the interpreter and its flags, ``given`` the environment that it was started with, ``bare`` the
+    modules that it had then; ``kinds`` are those of its own streams, which were never used. ``common`` are modules
+    that are imported as soon as a script has imported them.
     """
 
-    __slots__ = ("added", "command", "kinds", "last_module", "main", "modules", "safe_path", "variables")
+    __slots__ = (
+        "added", "bare", "command", "common", "environment", "kinds", "last_module", "library", "main", "modules",
+        "news", "ours", "safe_path",
+    )  # fmt: skip
 
-    def __init__(self, command: list[str], given: dict[bytes, bytes]) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        given: dict[bytes, bytes],
+        common: list[str],
+        kinds: tuple[tuple[int, int], ...],
+        bare: frozenset[str],
+    ) -> None:
         self.command = command
+        self.kinds = kinds
+        self.bare = bare
+        self.common = frozenset(common).difference(sys.modules)
+        self.library = os.path.dirname(os.__file__) + os.sep
+        #: The file to write the names of modules to that were not here (:meth:`program.Template`).
+        self.news = ""
+        #: What is in the C library's environment.
+        self.environment = dict(os.environb)
         #: What the interpreter itself has set: LC_CTYPE, where the locale was "C" (PEP 538).
-        self.added = {name: value for name, value in os.environb.items() if given.get(name) != value}
-        #: The names that are in the C library's environment.
-        self.variables = list(os.environb)
+        self.added = {name: value for name, value in self.environment.items() if given.get(name) != value}
         self.main = {name: value for name, value in vars(sys.modules["__main__"]).items() if name[:2] == "__"}
+        self.look_at_modules()
+        self.safe_path = bool(getattr(sys.flags, "safe_path", sys.flags.isolated))
+
+    def look_at_modules(self) -> None:
+        """What is imported now is the template's; what comes later, a script's."""
         self.modules = frozenset(map(id, sys.modules.values()))
         self.last_module = next(reversed(sys.modules))
-        self.safe_path = bool(getattr(sys.flags, "safe_path", sys.flags.isolated))
-        #: What the interpreter's own streams are made for, and never were used with.
-        self.kinds = [_kind(number) for number in (0, 1, 2)]
+        #: What is importable here by a name that a module beside a script might have.
+        self.ours = frozenset(name.partition(".")[0] for name in sys.modules) - self.bare
 
 
 class Job:
@@ -51,70 +72,58 @@ class Job:
     Made before the fork: what the template writes is in its memory alone, each page that a child writes is a copy.
     """
 
-    __slots__ = ("code", "command", "environment", "folder", "name", "names")
+    __slots__ = ("command", "environment", "kinds", "source")
 
     def __init__(
         self,
         origin: Origin,
-        code: CodeType,
-        folder: str,
-        path: bytes,
+        source: Source,
         arguments: tuple[bytes, ...],
         environment: dict[bytes, bytes],
+        kinds: tuple[tuple[int, int], ...],
     ) -> None:
-        self.code = code
-        self.folder = folder
-        self.name = os.path.basename(path)[:15]
+        self.source = source
+        self.kinds = kinds
         sys.argv[:] = map(os.fsdecode, arguments)
         self.command = origin.command + sys.argv
         if sys.version_info >= (3, 10):  # noqa: UP036
             sys.orig_argv[:] = self.command
         environment.update(origin.added)
         self.environment = environment
-        # What os.environ and os.environb share: the C library's is set in the child, as setenv(3) frees nothing.
-        mapping: dict[bytes, bytes] = os.environb._data  # type: ignore[attr-defined]
-        mapping.clear()
-        mapping.update(environment)
-        self.names = self._main(origin, os.fsdecode(path))
+        show(environment)
+        sys.modules["__main__"] = source.main
 
-    def _main(self, origin: Origin, path: str) -> dict[str, Any]:
-        """The names of a new ``__main__``."""
-        module = sys.modules["__main__"] = type(sys)("__main__")
-        names = vars(module)
-        names.update(origin.main)
-        if "__annotations__" in names:
-            names["__annotations__"] = {}
-        names["__file__"] = path
-        names["__cached__"] = None
-        names["__loader__"] = SourceFileLoader("__main__", path)
-        return names
+
+def show(environment: dict[bytes, bytes]) -> None:
+    """Have it in os.environ and os.environb; the C library's is set in the child, as setenv(3) frees nothing."""
+    mapping: dict[bytes, bytes] = os.environb._data  # type: ignore[attr-defined]
+    mapping.clear()
+    mapping.update(environment)
 
 
 def dress(job: Job, origin: Origin) -> None:
     """Give the interpreter the request's environment, path and streams."""
-    for name in origin.variables:
+    for name in origin.environment:
         os.unsetenv(name)
     for name, value in job.environment.items():
         os.putenv(name, value)
     if not origin.safe_path:
-        sys.path.insert(0, job.folder)
-    for number, stream in enumerate(("stdin", "stdout", "stderr")):
-        if _kind(number) != origin.kinds[number]:
-            made = _standard_stream(number, getattr(sys, stream))
-            setattr(sys, stream, made)
-            setattr(sys, f"__{stream}__", made)
-    _title(job.command, job.name)
+        sys.path.insert(0, job.source.folder)
+    if job.kinds != origin.kinds:
+        _make_streams(job.kinds, origin.kinds)
+    _title(job.command, job.source.name)
     numpy: Any = sys.modules.get("numpy.random")
     if numpy is not None:
         numpy.seed()  # the standard library's `random` seeds itself anew in each fork, this does not
     gc.enable()
 
 
-def _kind(number: int) -> tuple[int, int]:
-    """What kind of file a descriptor is: of one kind, streams begin alike."""
-    found = os.fstat(number)
-    mode = stat.S_IFMT(found.st_mode)
-    return mode, found.st_rdev if mode == stat.S_IFCHR else 0
+def _make_streams(kinds: tuple[tuple[int, int], ...], made_for: tuple[tuple[int, int], ...]) -> None:
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if kinds[number] != made_for[number]:
+            stream = _standard_stream(number, getattr(sys, name))
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
 
 
 def _standard_stream(number: int, like: Any) -> Any:
@@ -208,7 +217,9 @@ def finish(code: int, interrupted: bool, origin: Origin) -> NoReturn:
         pass  # older ones raise what they have printed
     ordinary = _flushed() and not _thread._count()
     if ordinary:
-        gc.collect()  # puts what refers before what is referred to: the finalizers come in this order
+        # Young ones only, if there are no others: all of it also empties what the interpreter keeps for reuse.
+        # It puts what refers before what is referred to: the finalizers come in this order.
+        gc.collect(2 if gc.get_objects(2) else 1)
         for name in ("last_exc", "last_type", "last_value", "last_traceback"):
             if hasattr(sys, name):
                 setattr(sys, name, None)
@@ -239,6 +250,7 @@ def _forget_modules(origin: Origin) -> None:
     """Drop ``__main__`` and what the script imported: their files are flushed, their objects' ``__del__`` runs."""
     # It has come last into the table: to look at each of ours would copy the memory that they lie in.
     names = ["__main__", *takewhile(lambda name: name != origin.last_module, reversed(sys.modules))]
+    _tell(names, origin)
     dropped = []
     for name in names:
         module = sys.modules.pop(name, None)
@@ -248,6 +260,24 @@ def _forget_modules(origin: Origin) -> None:
     gc.collect()
     for reference in dropped:
         _clear(getattr(reference(), "__dict__", {}))
+
+
+def _tell(names: list[str], origin: Origin) -> None:
+    """Let the template know what it might import for the next script."""
+    found = [name for name in names if name in origin.common and _is_standard(sys.modules.get(name), origin)]
+    if found:
+        try:
+            fd = os.open(origin.news, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            os.write(fd, " ".join(found).encode() + b" ")
+            os.close(fd)
+        except OSError:
+            pass  # it is gone, or hears us no more: the next script imports them itself
+
+
+def _is_standard(module: Any, origin: Origin) -> bool:
+    """Whether it is the one of the standard library: a script can have one of the same name."""
+    file = getattr(getattr(module, "__spec__", None), "origin", None)
+    return isinstance(file, str) and (file in ("built-in", "frozen") or file.startswith(origin.library))
 
 
 def _clear(names: dict[Any, Any]) -> None:

@@ -17,11 +17,14 @@ from pyemperor.actors.warm.child import Child
 from pyemperor.actors.warm.interpreter import PATIENCE, Failed, Key, Program, Stricken, Template
 from pyemperor.actors.warm.shebang import Identity, Named, examine, identity_of
 
-#: What is imported unless `cgi-warm-preload` says something else: what many scripts use, and what starts quickly.
-PRELOAD = (
-    "base64", "collections", "contextlib", "csv", "datetime", "functools",
-    "hashlib", "html", "http.cookies", "io", "json", "locale", "os", "pathlib", "re",
-    "string", "time", "traceback", "urllib.parse", "uuid",
+#: What is imported in advance as soon as a script has imported it: what has no work of its own at a fork.
+COMMON = (
+    "argparse", "base64", "bisect", "calendar", "codecs", "collections", "configparser", "contextlib", "copy",
+    "csv", "dataclasses", "datetime", "decimal", "difflib", "enum", "fnmatch", "fractions", "functools",
+    "glob", "gzip", "hashlib", "heapq", "hmac", "html", "html.parser", "http", "http.cookies", "inspect",
+    "io", "ipaddress", "itertools", "json", "locale", "math", "mimetypes", "operator", "os", "pathlib",
+    "pprint", "re", "shlex", "shutil", "sqlite3", "stat", "string", "struct", "textwrap", "time", "traceback",
+    "types", "typing", "unicodedata", "urllib.parse", "uuid", "xml.etree.ElementTree", "zlib",
 )  # fmt: skip
 
 #: Seconds until one that failed is started again: doubled each time, up to the second.
@@ -48,7 +51,7 @@ class Templates:
         self,
         log: Callable[[str], None],
         environment: Mapping[bytes, bytes] | None = None,
-        modules: Iterable[str] = PRELOAD,
+        modules: Iterable[str] = (),
     ) -> None:
         self._log = log
         self._environment = {n: v for n, v in (environment or {}).items() if not _matters(n)}
@@ -122,7 +125,7 @@ class Templates:
             _, oldest = self._templates.popitem(last=False)
             oldest.close()
             self._ended.append(oldest)
-        template = Template(key, {**self._environment, **dict(key.environment)}, self._modules)
+        template = Template(key, {**self._environment, **dict(key.environment)}, self._modules, COMMON)
         self._templates[key] = template
         return template
 

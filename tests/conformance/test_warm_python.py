@@ -32,6 +32,7 @@ from pyemperor.actors.outcome import Outcome
 from pyemperor.actors.script import Script, Terms
 from pyemperor.actors.warm import Child, Templates, awaited, interpreter
 from pyemperor.actors.warm.shebang import named
+from pyemperor.actors.warm.templates import COMMON
 from pyemperor.actors.wires import UwsgiWire
 from pyemperor.actors.worker import reap_adopted
 from pyemperor.protocol.uwsgi import encode_packet
@@ -577,10 +578,11 @@ def test_a_request_that_is_too_large_for_a_packet(place: Place) -> None:
         place.warm(script)
 
 
-def test_modules_beside_the_last_script_are_not_the_templates(own: Place) -> None:
+def test_modules_beside_the_last_script_are_not_the_templates(own: Place, tmp_path: Path) -> None:
     for name in ("os", "json", "struct", "_socket", "select"):
         (own.folder / f"{name}.py").write_text("raise SystemExit('taken over')")
-    script = own.script("print('fine')")
+    (tmp_path / "elsewhere").mkdir()
+    script = Place(tmp_path / "elsewhere", own.templates, own.log).script("print('fine')")
     before = Path.cwd()
     os.chdir(own.folder)
     try:
@@ -609,6 +611,73 @@ def test_preloaded_modules_are_there_and_missing_ones_are_named_once(own: Place)
     (line,) = own.log
     assert "not_there (ModuleNotFoundError" in line
     assert "cgi-warm-preload" in line
+
+
+LOADED = "import sys; print('csv' in sys.modules)"
+
+
+def test_what_a_script_has_imported_is_there_for_the_next(own: Place) -> None:
+    """For all of the template's scripts, in whatever way it was imported."""
+    first = own.script("import helper", name="first.py")
+    (own.folder / "helper.py").write_text(f"{LOADED}; import csv; print(csv.reader.__name__)")
+    second = own.script(LOADED, name="second.py")
+    assert own.warm(second).out == b"False\n"
+    assert own.warm(first).out == b"False\nreader\n"
+    assert own.warm(second).out == b"True\n"
+    assert own.warm(first).out == b"True\nreader\n"
+
+
+def test_a_module_of_a_scripts_own_is_not_taken_for_the_librarys(own: Place) -> None:
+    (own.folder / "csv.py").write_text("print('mine')")
+    script = own.script("import csv")
+    assert [own.warm(script).out for _ in range(2)] == [b"mine\n"] * 2
+    (own.folder / "csv.py").unlink()
+    assert own.warm(own.script(LOADED)).out == b"False\n"
+
+
+def test_a_module_beside_a_script_is_found_before_one_that_is_loaded(own: Place) -> None:
+    """A cold start would find it: so the script gets one."""
+    script = own.script(f"{LOADED}; import csv")
+    own.warm(script)
+    (own.folder / "csv").mkdir()  # of data: it is no module
+    (own.folder / "csvs.py").touch()
+    assert own.warm(script).out == b"True\n"
+    (own.folder / "csv.py").write_text("print('mine')")
+    with pytest.raises(OSError, match=os.strerror(errno.ENOEXEC)):
+        own.warm(script)
+    assert own.cold(script).out == b"False\nmine\n"
+    (own.folder / "csv.py").unlink()
+    (own.folder / "csv" / "__init__.py").touch()
+    with pytest.raises(OSError, match=os.strerror(errno.ENOEXEC)):
+        own.warm(script)
+    (own.folder / "csv" / "__init__.py").unlink()
+    (own.folder / "csv").rmdir()
+    assert own.warm(script).out == b"True\n"
+
+
+def test_no_common_module_has_work_of_its_own_at_a_fork() -> None:
+    """Neither random, which seeds itself, nor threading, which makes its locks anew: all scripts would pay."""
+    code = f"import sys, {', '.join(COMMON)}; sys.exit(' '.join({{'random', 'threading'}} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-ISc", code], stderr=subprocess.PIPE, timeout=PATIENCE)
+    assert run.stderr.strip() == b""
+
+
+def test_who_writes_rubbish_to_the_template_tells_it_nothing(own: Place) -> None:
+    """A script may open whatever its user may: all that it can say there is the name of a common module."""
+    script = own.script("import csv")
+    own.warm(script)
+    rubbish = own.script(
+        "import os\n"
+        "for name in os.listdir(f'/proc/{os.getppid()}/fd'):\n"
+        "    path = f'/proc/{os.getppid()}/fd/{name}'\n"
+        "    if os.readlink(path).startswith('pipe:'):\n"
+        "        fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)\n"
+        "        os.write(fd, b'antigravity \\xff\\x00 this' * 100)\n"
+        "        os.close(fd)\n"
+    )
+    assert own.warm(rubbish).err == b""
+    loaded = own.script("import sys; print('antigravity' in sys.modules, 'this' in sys.modules)")
+    assert own.warm(loaded).out == b"False False\n"
 
 
 def test_a_module_that_starts_threads_is_refused(own: Place, tmp_path: Path) -> None:
@@ -919,6 +988,24 @@ def test_more_at_once_than_a_socket_queues(place: Place) -> None:
     for thread in threads:
         thread.join(PATIENCE)
     assert not failed
+
+
+def test_no_descriptor_of_another_script_is_inherited(place: Place) -> None:
+    """The lines of those that run are open in the template, at higher numbers than what it was given last."""
+    waiting = place.script("import sys; sys.stdin.read()", name="waiting.py")
+    listing = place.script("import os; print(sorted(os.listdir('/proc/self/fd')))", name="listing.py")
+    place.warm(listing)
+    first, second = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+    children = [place.templates.spawn(waiting, stdin[0], 1, 2) for stdin in (first, second)]
+    os.close(first[1])
+    assert readable(children[0].fd)
+    assert place.warm(listing).out == b"['0', '1', '2', '3']\n"  # the last is that of listdir()
+    os.close(second[1])
+    for child, stdin in zip(children, (first, second), strict=True):
+        assert readable(child.fd)
+        child.reap()
+        child.close()
+        os.close(stdin[0])
 
 
 def test_no_descriptor_is_left_in_the_worker(place: Place) -> None:
