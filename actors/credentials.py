@@ -7,12 +7,12 @@ bare system calls. Only the effective ids change: the way back stays open, and w
 import contextlib
 import ctypes
 import errno
-import grp
 import os
 import platform
-import pwd
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+from pyemperor.actors.accounts import find
 from pyemperor.protocol.options import Owner, Vassal
 
 #: The numbers of setgroups(2), setresgid(2) and setresuid(2).
@@ -54,33 +54,12 @@ def identity_of(vassal: Vassal) -> Owner | None:
     """
     if vassal.owner or not (vassal.uid or vassal.gid or vassal.add_gid):
         return vassal.owner
-    name, uid, gid = _user(vassal) if vassal.uid else ("", os.geteuid(), os.getegid())
-    if vassal.gid:
-        gid = _group(vassal, "gid", vassal.gid)
-    groups = os.getgrouplist(name, gid) if name and not vassal.no_initgroups else [gid]
-    groups += [_group(vassal, "add-gid", group, index) for index, group in enumerate(vassal.add_gid)]
-    return Owner(uid, gid, tuple(dict.fromkeys(groups)))
 
+    def blame(*what: Any) -> LookupError:
+        return LookupError(vassal.problem(*what))
 
-def _user(vassal: Vassal) -> tuple[str, int, int]:
-    """Name, id and group; a number may be nobody's, who then has the group of the same number."""
-    name = vassal.uid
-    try:
-        user = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
-        return user.pw_name, user.pw_uid, user.pw_gid
-    except KeyError:
-        if name.isdigit():
-            return "", int(name), int(name)
-        found = f"there is no user {name}"
-        raise LookupError(vassal.problem("uid", found, "create it, or name another one")) from None
-
-
-def _group(vassal: Vassal, option: str, name: str, index: int | None = None) -> int:
-    try:
-        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
-    except KeyError:
-        found = f"there is no group {name}"
-        raise LookupError(vassal.problem(option, found, "create it, or name another one", index)) from None
+    wanted = (vassal.uid, vassal.gid, vassal.add_gid)
+    return find(*wanted, initgroups=not vassal.no_initgroups, blame=blame)[1]
 
 
 def _become(uid: int, gid: int, groups: Sequence[int]) -> None:

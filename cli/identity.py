@@ -1,11 +1,10 @@
 """Whom the Emperor runs as: user, group and supplementary groups, taken once and for good."""
 
-import grp
 import os
-import pwd
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pyemperor.actors.accounts import find
 from pyemperor.cli.blame import blaming, problem
 
 
@@ -42,27 +41,5 @@ def identity_of(user: str, group: str, more: Sequence[str] = (), *, initgroups: 
     """
     if not (user or group or more):
         return None
-    name, uid, gid = _user(user) if user else ("", os.geteuid(), os.getegid())
-    if group:
-        gid = _group("gid", group)
-    groups = os.getgrouplist(name, gid) if name and initgroups else [gid]
-    groups += [_group("add-gid", one) for one in more]
-    return Identity(name or user, uid, gid, tuple(dict.fromkeys(groups)))
-
-
-def _user(name: str) -> tuple[str, int, int]:
-    """Name, id and group; a number may be nobody's, who then has the group of the same number."""
-    try:
-        user = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
-    except KeyError:
-        if name.isdigit():
-            return "", int(name), int(name)
-        raise problem("uid", f"there is no user {name}", "create it, or name another one") from None
-    return user.pw_name, user.pw_uid, user.pw_gid
-
-
-def _group(option: str, name: str) -> int:
-    try:
-        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise problem(option, f"there is no group {name}", "create it, or name another one") from None
+    name, owner = find(user, group, more, initgroups=initgroups, blame=lambda *it: problem(*it[:3]))
+    return Identity(name or user, owner.uid, owner.gid, owner.groups)
