@@ -64,24 +64,28 @@ bare: frozenset[str] = globals()["bare"]
 class Source:
     """A script's code, and what is the same for each run of it: made once, by the template."""
 
-    __slots__ = ("_hidden", "_looked_at", "code", "folder", "main", "name", "names")
+    __slots__ = ("_hidden", "_looked_at", "code", "file", "folder", "name")
 
     def __init__(self, origin: Origin, code: CodeType, path: bytes) -> None:
         self.code = code
-        file = os.fsdecode(path)
+        self.file = os.fsdecode(path)
         self.name = os.path.basename(path)[:15]
         #: With links resolved, as ``sys.path[0]`` is.
-        self.folder = os.path.dirname(os.path.realpath(file))
-        self.main = type(sys)("__main__")
-        self.names: dict[str, Any] = vars(self.main)
-        self.names.update(origin.main)
-        if "__annotations__" in self.names:
-            self.names["__annotations__"] = {}
-        self.names["__file__"] = file
-        self.names["__cached__"] = None
-        self.names["__loader__"] = SourceFileLoader("__main__", file)
+        self.folder = os.path.dirname(os.path.realpath(self.file))
         self._looked_at = (0, 0)
         self._hidden = False
+
+    def main(self, origin: Origin) -> dict[str, Any]:
+        """The names of a new ``__main__``: one that was frozen with its template would never be collected."""
+        module = sys.modules["__main__"] = type(sys)("__main__")
+        names = vars(module)
+        names.update(origin.main)
+        if "__annotations__" in names:
+            names["__annotations__"] = {}
+        names["__file__"] = self.file
+        names["__cached__"] = None
+        names["__loader__"] = SourceFileLoader("__main__", self.file)
+        return names
 
     def is_hidden(self, origin: Origin) -> bool:
         """Whether a module beside the script would not be found: one of its name is imported here already."""
@@ -344,7 +348,7 @@ def _live() -> NoReturn:
     template = Template(office, origin)  # kept until the end: a child that frees it copies its memory first
     job = template.serve()
     dress(job, origin)
-    code, names, error = job.source.code, job.source.names, None
+    code, names, error = job.source.code, job.names, None
     del job
     try:
         exec(code, names)

@@ -60,7 +60,7 @@ class Origin:
 
     def look_at_modules(self) -> None:
         """What is imported now is the template's; what comes later, a script's."""
-        self.modules = frozenset(map(id, sys.modules.values()))
+        self.modules = frozenset(id(module) for name, module in sys.modules.items() if name != "__main__")
         self.last_module = next(reversed(sys.modules))
         #: What is importable here by a name that a module beside a script might have.
         self.ours = frozenset(name.partition(".")[0] for name in sys.modules) - self.bare
@@ -72,7 +72,7 @@ class Job:
     Made before the fork: what the template writes is in its memory alone, each page that a child writes is a copy.
     """
 
-    __slots__ = ("command", "environment", "kinds", "source")
+    __slots__ = ("command", "environment", "kinds", "names", "source")
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Job:
         environment.update(origin.added)
         self.environment = environment
         show(environment)
-        sys.modules["__main__"] = source.main
+        self.names = source.main(origin)
 
 
 def show(environment: dict[bytes, bytes]) -> None:
