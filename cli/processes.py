@@ -29,7 +29,7 @@ from pyemperor.actors.program import Hands
 from pyemperor.actors.script import Spawn
 from pyemperor.actors.superior import FromParent, ParentLost, Terminated, Upward
 from pyemperor.actors.vassal_master import VassalMaster
-from pyemperor.actors.warm import Templates, awaited
+from pyemperor.actors.warm import COMMON, Templates, awaited
 from pyemperor.actors.wear import Memory
 from pyemperor.actors.wires import HttpWire, UwsgiWire, Wire
 from pyemperor.actors.worker import Worker, reap_adopted
@@ -138,7 +138,8 @@ def _templates(birth: Birth) -> Templates:
     vassal = birth.vassal
     log = logger.bind(actor=birth.actor, event="warm").info
     environment = base_environment(dict(vassal.env), server_software="")
-    return Templates(lambda line: log("{}", line), environment, vassal.cgi_warm_preload)
+    common = COMMON if vassal.cgi_warm_learn else ()
+    return Templates(lambda line: log("{}", line), environment, vassal.cgi_warm_preload, common)
 
 
 def new_worker(

@@ -107,6 +107,7 @@ CGI_OPTIONS: tuple[Option, ...] = (
            repeat=True),
     Option("vassal", "cgi-warm-preload", TEXT, (), "module that the warm interpreter imports before",
            repeat=True),
+    Option("vassal", "cgi-warm-learn", FLAG, True, "have it import the common modules that scripts import"),
     # Their environment
     Option("vassal", "cgi-pass-auth", FLAG, False, "let scripts see the Authorization header"),
     Option("vassal", "cgi-allowed-env", _ALLOWED, (), "variable that the web server may set beside those of "

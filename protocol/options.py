@@ -338,6 +338,7 @@ class Vassal(Ancillary, frozen=True, forbid_unknown_fields=True, rename="kebab")
     #: Per mount: the prefix, None for every mount, and the value.
     cgi_warm: tuple[tuple[str | None, Literal["python"]], ...] = _default("vassal", "cgi-warm")
     cgi_warm_preload: tuple[str, ...] = _default("vassal", "cgi-warm-preload")
+    cgi_warm_learn: bool = _default("vassal", "cgi-warm-learn")
     cgi_pass_auth: bool = _default("vassal", "cgi-pass-auth")
     cgi_allowed_env: tuple[str, ...] = _default("vassal", "cgi-allowed-env")
     cgi_unset: tuple[str, ...] = _default("vassal", "cgi-unset")

@@ -6,6 +6,6 @@ the interpreter itself.
 """
 
 from pyemperor.actors.warm.child import Child, Exit, awaited
-from pyemperor.actors.warm.templates import Templates
+from pyemperor.actors.warm.templates import COMMON, Templates
 
-__all__ = ["Child", "Exit", "Templates", "awaited"]
+__all__ = ["COMMON", "Child", "Exit", "Templates", "awaited"]

@@ -27,7 +27,7 @@ _SOURCES = [Path(__file__).with_name(name).read_bytes() for name in ("rebirth.py
 #: The folder of the last script is nowhere to look for modules: that goes first.
 _BOOT = """\
 import sys
-bare = frozenset(sys.modules)
+bare = frozenset(sys.modules) - {"linecache"}  # which only -c brings
 if not getattr(sys.flags, "safe_path", sys.flags.isolated): del sys.path[0]
 if sys.version_info < (3, 8): sys.exit("too old")
 import os

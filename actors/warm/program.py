@@ -44,13 +44,15 @@ if TYPE_CHECKING:
 
     Identity = tuple[int, int, int, int, int]
 
-#: Seconds that a compilation may take; then SIGALRM ends the template, and the script runs by exec.
+#: Seconds that a compilation or an import may take; then SIGALRM ends the template, and scripts run by exec.
 _COMPILE = 0.8
 #: Scripts whose code is kept, and the bytes that one may have.
 _SCRIPTS = 512
 _LARGEST = 4 << 20
 #: Nanoseconds for which a file must have been left alone before its times tell one version from the next.
 _SETTLED = 100_000_000
+#: How the names of files end that can be imported.
+_MODULE = (".py", ".pyc", ".so")
 _PACKET = 256 * 1024
 _FOUR = struct.Struct("4i")
 _STARTED = struct.Struct("=cI")
@@ -64,16 +66,15 @@ bare: frozenset[str] = globals()["bare"]
 class Source:
     """A script's code, and what is the same for each run of it: made once, by the template."""
 
-    __slots__ = ("_hidden", "_looked_at", "code", "file", "folder", "name")
+    __slots__ = ("_place", "code", "file", "folder", "name")
 
-    def __init__(self, origin: Origin, code: CodeType, path: bytes) -> None:
+    def __init__(self, code: CodeType, path: bytes) -> None:
         self.code = code
         self.file = os.fsdecode(path)
         self.name = os.path.basename(path)[:15]
         #: With links resolved, as ``sys.path[0]`` is.
-        self.folder = os.path.dirname(os.path.realpath(self.file))
-        self._looked_at = (0, 0)
-        self._hidden = False
+        self.folder = ""
+        self._place = (0, 0)
 
     def main(self, origin: Origin) -> dict[str, Any]:
         """The names of a new ``__main__``: one that was frozen with its template would never be collected."""
@@ -87,39 +88,68 @@ class Source:
         names["__loader__"] = SourceFileLoader("__main__", self.file)
         return names
 
-    def is_hidden(self, origin: Origin) -> bool:
-        """Whether a module beside the script would not be found: one of its name is imported here already."""
+    def look_around(self, folders: Folders) -> bool:
+        """Find the folder, and say whether what lies there can be imported from there. Raises OSError."""
+        found = os.stat(os.path.dirname(self.file))
+        place = (found.st_dev, found.st_ino)
+        if place != self._place:  # a link on the way may lead to another release
+            self.folder = os.path.dirname(os.path.realpath(self.file))
+            self._place = place
+        return folders.are_open(self.folder)
+
+
+class Folders:
+    """Knows of folders of scripts whether a module there would be hidden by one of ours that has its name."""
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+        #: By folder: when it had changed, for how many of our modules it was looked at, and the verdict.
+        self._known: dict[str, tuple[int, int, bool]] = {}
+
+    def are_open(self, folder: str) -> bool:
+        """Whether a script there imports what it would import after a cold start. Raises OSError."""
+        origin = self._origin
         if origin.safe_path:
-            return False
+            return True
+        changed, beyond = os.stat(folder).st_mtime_ns, len(origin.beyond)
+        known = self._known.get(folder)
+        if known is not None and known[:2] == (changed, beyond):
+            return known[2]
         try:
-            changed = os.stat(self.folder).st_mtime_ns
-            if (changed, len(origin.ours)) != self._looked_at:
-                names = [name for name in os.listdir(self.folder) if name.partition(".")[0] in origin.ours]
-                self._hidden = any(_is_module(self.folder, name) for name in names)
-                self._looked_at = (changed, len(origin.ours)) if changed < time.time_ns() - _SETTLED else (0, 0)
-        except OSError:
-            return False  # nothing is imported from there
-        return self._hidden
+            names = [name for name in os.listdir(folder) if name.partition(".")[0] in origin.beyond]
+        except PermissionError:
+            names = []  # nobody finds a module there
+        packages = [name for name in names if "." not in name]
+        is_open = not any(name.endswith(_MODULE) for name in names) and not any(
+            file.startswith("__init__.") for name in packages for file in _list(os.path.join(folder, name))
+        )
+        # A folder says nothing of what changes in those within it; and not yet of what changes now.
+        if not packages and changed < time.time_ns() - _SETTLED:
+            if len(self._known) >= _SCRIPTS:
+                self._known.clear()
+            self._known[folder] = (changed, beyond, is_open)
+        return is_open
 
 
-def _is_module(folder: str, name: str) -> bool:
-    if name.endswith((".py", ".so", ".pyc")):
-        return True
-    return os.path.exists(os.path.join(folder, name, "__init__.py"))
+def _list(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (NotADirectoryError, PermissionError):
+        return []
 
 
 class Sources:
     """The scripts' code, compiled once for each version of a file: the least recently used goes first."""
 
     def __init__(self, origin: Origin) -> None:
-        self._origin = origin
+        self._folders = Folders(origin)
         self._known: OrderedDict[tuple[bytes, Identity], Source | None] = OrderedDict()
 
     def find(self, path: bytes, identity: Identity) -> Source:
         """The code of the file.
 
-        Raises OSError (ENOEXEC) for whatever a cold start should report: errors of syntax, warnings, a file that
-        has changed since, a module beside it that is not the one that is imported here.
+        Raises OSError for whatever a cold start should report (ENOEXEC: errors of syntax, warnings, a file that
+        has changed since), or find: a module beside it that is not the one that is imported here (ENOTUNIQ).
         """
         key = (path, identity)
         if key in self._known:
@@ -132,8 +162,10 @@ class Sources:
                 if len(self._known) > _SCRIPTS:
                     self._known.popitem(last=False)
                 gc.freeze()
-        if found is None or found.is_hidden(self._origin):
+        if found is None:
             raise OSError(errno.ENOEXEC, "a cold start is to say why")
+        if not found.look_around(self._folders):
+            raise OSError(errno.ENOTUNIQ, "a module beside it has the name of one of ours")
         return found
 
     def _compile(self, path: bytes, identity: Identity) -> Source | None:
@@ -151,7 +183,7 @@ class Sources:
             return None
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        return None if said else Source(self._origin, code, path)
+        return None if said else Source(code, path)
 
 
 def _identity(found: os.stat_result) -> Identity:
@@ -172,9 +204,10 @@ class Template:
         self._bell, ring = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, _operator.is_)  # anything will do; a function in Python costs more
         signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
-        #: Where scripts leave the names of modules that it would have paid to have here.
+        #: Where scripts leave the names of modules that it would have paid to have here; which are to be imported.
         self._news, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        origin.news = f"/proc/{os.getpid()}/fd/{told}"
+        self._wanted: set[str] = set()
+        origin.tell_to(told)
         self._poll = select.poll()
         self._poll.register(self._news, select.POLLIN)
         self._poll.register(self._bell, select.POLLIN)
@@ -185,16 +218,19 @@ class Template:
     def serve(self) -> Job:
         """Serve; the value is what this process, a child, is to do."""
         while self._open or self._lines:
-            for fd, _ in self._poll.poll():
+            learns = self._wanted and not self._lines  # whose scripts run needs us for their end
+            for fd, _ in self._poll.poll(0 if learns else None):
                 if fd == self._bell:
-                    os.read(fd, 4096)
+                    _read(fd)
                     self._reap()
                 elif fd == self._news:
-                    self._import_common()
+                    self._wanted |= self._origin.common.intersection(_read(fd).split())
                 else:
                     job = self._receive()
                     if job is not None:
                         return job
+            if learns and not self._lines:
+                self._import_one()
         os._exit(0)
 
     def _receive(self) -> Job | None:
@@ -265,17 +301,18 @@ class Template:
         os.write(line, _STARTED.pack(b"S", os.getpid()))
         os.closerange(3, self._highest + 1)
 
-    def _import_common(self) -> None:
-        """Import what a script had to import itself: the next one finds it here."""
-        said = os.read(self._news, 65536).decode("ascii", "replace")
-        found = self._origin.common.intersection(said.split())
-        if found:
-            self._origin.common -= found
-            show(self._origin.environment)  # nothing of a request is in what they make of it
-            _preload(sorted(found))
-            self._origin.look_at_modules()
-            gc.collect()
-            gc.freeze()
+    def _import_one(self) -> None:
+        """Import what a script had to import itself: the next one finds it here. Nobody waits for two."""
+        name = self._wanted.pop()
+        show(self._origin.environment)  # nothing of a request is in what it makes of it
+        signal.setitimer(signal.ITIMER_REAL, _COMPILE)
+        _preload([name])
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self._origin.look_at_modules()
+        self._origin.common = self._origin.common.difference(sys.modules, [name])
+        self._wanted &= self._origin.common
+        gc.collect()
+        gc.freeze()
 
     def _reap(self) -> None:
         while self._lines:
@@ -287,6 +324,13 @@ class Template:
                 cpu = usage.ru_utime + usage.ru_stime
                 _say(line, _ENDED.pack(b"E", status, cpu, usage.ru_maxrss * 1024))
                 os.close(line)
+
+
+def _read(pipe: int) -> str:
+    try:
+        return os.read(pipe, 65536).decode("ascii", "replace")
+    except BlockingIOError:
+        return ""  # somebody else has read it: a script may do what its user may
 
 
 def _say(line: int, packet: bytes) -> None:

@@ -31,8 +31,8 @@ class Origin:
     """
 
     __slots__ = (
-        "added", "bare", "command", "common", "environment", "kinds", "last_module", "library", "main", "modules",
-        "news", "ours", "safe_path",
+        "_bare", "_last_module", "_library", "_modules", "_news",
+        "added", "beyond", "command", "common", "environment", "kinds", "main", "safe_path",
     )  # fmt: skip
 
     def __init__(
@@ -45,25 +45,61 @@ class Origin:
     ) -> None:
         self.command = command
         self.kinds = kinds
-        self.bare = bare
-        self.common = frozenset(common).difference(sys.modules)
-        self.library = os.path.dirname(os.__file__) + os.sep
-        #: The file to write the names of modules to that were not here (:meth:`program.Template`).
-        self.news = ""
         #: What is in the C library's environment.
         self.environment = dict(os.environb)
         #: What the interpreter itself has set: LC_CTYPE, where the locale was "C" (PEP 538).
         self.added = {name: value for name, value in self.environment.items() if given.get(name) != value}
         self.main = {name: value for name, value in vars(sys.modules["__main__"]).items() if name[:2] == "__"}
-        self.look_at_modules()
         self.safe_path = bool(getattr(sys.flags, "safe_path", sys.flags.isolated))
+        self.common = frozenset(common).difference(sys.modules)
+        self._library = os.path.dirname(os.__file__) + os.sep
+        #: The template, its descriptor of the pipe for news, and that pipe.
+        self._news = (0, -1, (0, 0))
+        self._bare = bare.union(sys.builtin_module_names)
+        self.look_at_modules()
 
     def look_at_modules(self) -> None:
         """What is imported now is the template's; what comes later, a script's."""
-        self.modules = frozenset(id(module) for name, module in sys.modules.items() if name != "__main__")
-        self.last_module = next(reversed(sys.modules))
-        #: What is importable here by a name that a module beside a script might have.
-        self.ours = frozenset(name.partition(".")[0] for name in sys.modules) - self.bare
+        self._modules = frozenset(id(module) for name, module in sys.modules.items() if name != "__main__")
+        self._last_module = next(reversed(sys.modules))
+        #: Names that a cold start would look for beside the script, and does not find here any more.
+        self.beyond = frozenset(name.partition(".")[0] for name in sys.modules) - self._bare
+
+    def brought(self, module: object) -> bool:
+        """Whether it is one that the template has imported."""
+        return id(module) in self._modules
+
+    def newcomers(self) -> list[str]:
+        """The names of ``__main__`` and of what the script has imported."""
+        # It has come last into the table: to look at each of ours would copy the memory that they lie in.
+        return ["__main__", *takewhile(lambda name: name != self._last_module, reversed(sys.modules))]
+
+    def tell_to(self, pipe: int) -> None:
+        """Let scripts tell this process, by this descriptor of it, what they had to import."""
+        found = os.fstat(pipe)
+        self._news = (os.getpid(), pipe, (found.st_dev, found.st_ino))
+
+    def tell(self, names: list[str]) -> None:
+        """Let the template know what of this it might import for the next script."""
+        words = [name for name in names if name in self.common and self._is_standard(sys.modules.get(name))]
+        pid, number, pipe = self._news
+        if not words or os.getppid() != pid:
+            return
+        try:
+            fd = os.open(f"/proc/{pid}/fd/{number}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            found = os.fstat(fd)
+            if (found.st_dev, found.st_ino) == pipe:  # it is not somebody else by now
+                os.write(fd, " ".join(words).encode() + b" ")
+            os.close(fd)
+        except OSError:
+            pass  # it is gone, or hears us no more: the next script imports them itself
+
+    def _is_standard(self, module: object) -> bool:
+        """Whether it is the standard library's: a script can have one of the same name."""
+        if type(module) is not type(sys):
+            return False
+        file = getattr(vars(module).get("__spec__"), "origin", None)
+        return type(file) is str and (file in ("built-in", "frozen") or file.startswith(self._library))
 
 
 class Job:
@@ -217,9 +253,7 @@ def finish(code: int, interrupted: bool, origin: Origin) -> NoReturn:
         pass  # older ones raise what they have printed
     ordinary = _flushed() and not _thread._count()
     if ordinary:
-        # Young ones only, if there are no others: all of it also empties what the interpreter keeps for reuse.
-        # It puts what refers before what is referred to: the finalizers come in this order.
-        gc.collect(2 if gc.get_objects(2) else 1)
+        gc.collect()  # puts what refers before what is referred to: the finalizers come in this order
         for name in ("last_exc", "last_type", "last_value", "last_traceback"):
             if hasattr(sys, name):
                 setattr(sys, name, None)
@@ -248,36 +282,17 @@ def _flushed() -> bool:
 
 def _forget_modules(origin: Origin) -> None:
     """Drop ``__main__`` and what the script imported: their files are flushed, their objects' ``__del__`` runs."""
-    # It has come last into the table: to look at each of ours would copy the memory that they lie in.
-    names = ["__main__", *takewhile(lambda name: name != origin.last_module, reversed(sys.modules))]
-    _tell(names, origin)
+    names = origin.newcomers()
+    origin.tell(names)
     dropped = []
     for name in names:
         module = sys.modules.pop(name, None)
-        if isinstance(module, type(sys)) and id(module) not in origin.modules:
+        if isinstance(module, type(sys)) and not origin.brought(module):
             dropped.append(weakref.ref(module))
         del module
     gc.collect()
     for reference in dropped:
         _clear(getattr(reference(), "__dict__", {}))
-
-
-def _tell(names: list[str], origin: Origin) -> None:
-    """Let the template know what it might import for the next script."""
-    found = [name for name in names if name in origin.common and _is_standard(sys.modules.get(name), origin)]
-    if found:
-        try:
-            fd = os.open(origin.news, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            os.write(fd, " ".join(found).encode() + b" ")
-            os.close(fd)
-        except OSError:
-            pass  # it is gone, or hears us no more: the next script imports them itself
-
-
-def _is_standard(module: Any, origin: Origin) -> bool:
-    """Whether it is the one of the standard library: a script can have one of the same name."""
-    file = getattr(getattr(module, "__spec__", None), "origin", None)
-    return isinstance(file, str) and (file in ("built-in", "frozen") or file.startswith(origin.library))
 
 
 def _clear(names: dict[Any, Any]) -> None:

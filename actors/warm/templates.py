@@ -17,7 +17,8 @@ from pyemperor.actors.warm.child import Child
 from pyemperor.actors.warm.interpreter import PATIENCE, Failed, Key, Program, Stricken, Template
 from pyemperor.actors.warm.shebang import Identity, Named, examine, identity_of
 
-#: What is imported in advance as soon as a script has imported it: what has no work of its own at a fork.
+#: What is imported in advance as soon as a script has imported it: what has no work of its own at a fork (from
+#: Python 3.11 on).
 COMMON = (
     "argparse", "base64", "bisect", "calendar", "codecs", "collections", "configparser", "contextlib", "copy",
     "csv", "dataclasses", "datetime", "decimal", "difflib", "enum", "fnmatch", "fractions", "functools",
@@ -43,8 +44,9 @@ _AT_START_TOO = frozenset((b"LANG", b"LANGUAGE", b"HOME", b"TZ"))
 class Templates:
     """All templates of a worker: each is started by the first script that names its interpreter.
 
-    ``environment`` is what every script of the vassal is given, ``modules`` are imported in advance. ``log`` is
-    told, in one line, of whatever a user should know. Safe to use from several threads.
+    ``environment`` is what every script of the vassal is given, ``modules`` are imported in advance, ``common``
+    when a script has imported them. ``log`` is told, in one line, of whatever a user should know. Safe to use from
+    several threads.
     """
 
     def __init__(
@@ -52,10 +54,16 @@ class Templates:
         log: Callable[[str], None],
         environment: Mapping[bytes, bytes] | None = None,
         modules: Iterable[str] = (),
+        common: Iterable[str] = COMMON,
     ) -> None:
         self._log = log
         self._environment = {n: v for n, v in (environment or {}).items() if not _matters(n)}
         self._modules = tuple(modules)
+        self._common = tuple(common)
+        #: Templates that failed: whoever comes after them imports nothing by itself.
+        self._careful: set[Key] = set()
+        #: Folders of which was said that their scripts start cold.
+        self._said: set[bytes] = set()
         self._lock = threading.Lock()
         self._templates: OrderedDict[Key, Template] = OrderedDict()
         self._ended: list[Template] = []
@@ -82,11 +90,24 @@ class Templates:
                     _remember(self._strikes, blamed, self._strikes.get(blamed, 0) + 1)
                 self._failed(template, error)
             raise
+        except OSError as error:
+            if error.errno == errno.ENOTUNIQ:
+                self._say_once(script)
+            raise
         if self._strikes or self._failures:
             with self._lock:
                 self._strikes.pop(blamed, None)
                 self._failures.pop(template.key, None)
         return child
+
+    def _say_once(self, script: Program) -> None:
+        folder = os.path.dirname(script.path)
+        if folder not in self._said and len(self._said) < _REMEMBERED:
+            self._said.add(folder)
+            self._log(
+                f"{os.fsdecode(folder)} has a module of the name of one in Python's library that scripts use: "
+                "its scripts start cold, to find the right one. Rename it, or set cgi-warm-learn = false"
+            )
 
     def wait_until_up(self, script: Program, seconds: float) -> bool:
         """Start the template of ``script``, and wait; False after ``seconds``. Raises OSError if it fails."""
@@ -125,7 +146,8 @@ class Templates:
             _, oldest = self._templates.popitem(last=False)
             oldest.close()
             self._ended.append(oldest)
-        template = Template(key, {**self._environment, **dict(key.environment)}, self._modules, COMMON)
+        common = () if key in self._careful else self._common
+        template = Template(key, {**self._environment, **dict(key.environment)}, self._modules, common)
         self._templates[key] = template
         return template
 
@@ -139,6 +161,8 @@ class Templates:
         if self._templates.get(template.key) is not template:
             return  # another thread has seen it, too
         del self._templates[template.key]
+        if len(self._careful) < _REMEMBERED:
+            self._careful.add(template.key)
         template.kill()
         self._ended.append(template)
         failures = self._failures.get(template.key, (0, 0.0))[0] + 1
@@ -161,6 +185,8 @@ class Templates:
 
 
 def _key(named: Named, environment: Mapping[bytes, bytes]) -> Key:
+    if any(not path.startswith(b"/") for path in (environment.get(b"PYTHONPATH") or b"/").split(b":")):
+        raise OSError(errno.ENOEXEC, "a relative PYTHONPATH begins in the script's folder")
     found = os.stat(named.interpreter)
     relevant = tuple(sorted((name, value) for name, value in environment.items() if _matters(name)))
     return Key(named.interpreter, identity_of(found), named.flags, relevant)

@@ -110,10 +110,10 @@ class Place:
         return Ran(out, err, run.returncode)
 
 
-def settled(file: Path) -> None:
+def settled(file: Path, enough: int = 20_000_000) -> None:
     """Wait until the file's times tell this version from the next, as they do for whoever edits by hand."""
     found = file.stat()
-    while time.time_ns() < found.st_ctime_ns + 20_000_000:
+    while time.time_ns() < found.st_ctime_ns + enough:
         os.sched_yield()
 
 
@@ -635,15 +635,58 @@ def test_preloaded_modules_are_there_and_missing_ones_are_named_once(own: Place)
 LOADED = "import sys; print('csv' in sys.modules)"
 
 
+def learnt(place: Place, name: str = "csv") -> None:
+    """Wait until the template has imported the module."""
+    script = place.script(f"import sys; print('{name}' in sys.modules)", name="is_learnt.py")
+    deadline = time.monotonic() + PATIENCE
+    while place.warm(script).out != b"True\n":
+        assert time.monotonic() < deadline
+
+
 def test_what_a_script_has_imported_is_there_for_the_next(own: Place) -> None:
     """For all of the template's scripts, in whatever way it was imported."""
     first = own.script("import helper", name="first.py")
     (own.folder / "helper.py").write_text(f"{LOADED}; import csv; print(csv.reader.__name__)")
-    second = own.script(LOADED, name="second.py")
-    assert own.warm(second).out == b"False\n"
+    assert own.warm(own.script(LOADED)).out == b"False\n"
     assert own.warm(first).out == b"False\nreader\n"
-    assert own.warm(second).out == b"True\n"
+    learnt(own)
     assert own.warm(first).out == b"True\nreader\n"
+
+
+def test_a_template_that_is_not_to_learn_has_what_it_was_given(own: Place) -> None:
+    own.templates = Templates(own.log.append, None, ("json",), ())
+    script = own.script(f"{LOADED}; import csv, json")
+    try:
+        assert [own.warm(script).out for _ in range(3)] == [b"False\n"] * 3
+    finally:
+        own.templates.close()
+
+
+def test_a_template_that_dies_over_a_module_does_so_once(own: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An import that takes too long ends it as a hang would: those who wait start cold, and no other learns."""
+    later = [0.0]
+    monkeypatch.setattr("pyemperor.actors.warm.templates.monotonic", lambda: time.monotonic() + later[0])
+    (own.folder / "sitecustomize.py").write_text(
+        "import sys, signal, os\n"
+        "template = os.getpid()\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        while name == 'csv' and os.getpid() == template: signal.pause()\n"
+        "sys.meta_path.insert(0, Slow())\n"
+    )
+    other = own.folder / "scripts"
+    other.mkdir()
+    place = Place(other, own.templates, own.log)
+    script = place.script("import csv; print(1)", PYTHONPATH=str(own.folder))
+    assert place.warm(script).out == b"1\n"
+    template = only(own.templates)
+    assert template.wait_until_gone(PATIENCE)
+    with pytest.raises(OSError, match="dead"):
+        place.warm(script)
+    later[0] += 3600
+    assert [place.warm(script).out for _ in range(3)] == [b"1\n"] * 3
+    assert only(own.templates) is not template
+    assert len(own.log) == 1
 
 
 def test_a_script_whose_modules_the_template_has_taken_over_ends_as_before(own: Place) -> None:
@@ -656,30 +699,97 @@ def test_a_script_whose_modules_the_template_has_taken_over_ends_as_before(own: 
 
 def test_a_module_of_a_scripts_own_is_not_taken_for_the_librarys(own: Place) -> None:
     (own.folder / "csv.py").write_text("print('mine')")
-    script = own.script("import csv")
+    script = own.script("import csv, calendar")
     assert [own.warm(script).out for _ in range(2)] == [b"mine\n"] * 2
     (own.folder / "csv.py").unlink()
+    learnt(own, "calendar")
     assert own.warm(own.script(LOADED)).out == b"False\n"
 
 
+def test_what_a_script_has_put_in_a_modules_place_is_not_asked(own: Place) -> None:
+    text = "import sys\nclass M:\n    def __getattr__(self, name): raise ValueError\nsys.modules['csv'] = M()"
+    script = own.script(text)
+    assert own.warm(script) == own.cold(script) == Ran(b"", b"", 0)
+
+
 def test_a_module_beside_a_script_is_found_before_one_that_is_loaded(own: Place) -> None:
-    """A cold start would find it: so the script gets one."""
+    """A cold start would find it: so the script gets one, and the log says so, once."""
     script = own.script(f"{LOADED}; import csv")
     own.warm(script)
-    (own.folder / "csv").mkdir()  # of data: it is no module
+    learnt(own)
+    folder = own.folder / "csv"
+
+    def is_cold() -> bool:
+        try:
+            return own.warm(script).out != b"True\n"
+        except OSError as error:
+            if error.errno != errno.ENOTUNIQ:
+                raise
+            return True
+
     (own.folder / "csvs.py").touch()
-    assert own.warm(script).out == b"True\n"
+    (own.folder / "csv.txt").touch()
+    folder.mkdir()  # of data: it is no module
+    assert not is_cold()
     (own.folder / "csv.py").write_text("print('mine')")
-    with pytest.raises(OSError, match=os.strerror(errno.ENOEXEC)):
-        own.warm(script)
+    assert is_cold()
     assert own.cold(script).out == b"False\nmine\n"
     (own.folder / "csv.py").unlink()
-    (own.folder / "csv" / "__init__.py").touch()
-    with pytest.raises(OSError, match=os.strerror(errno.ENOEXEC)):
-        own.warm(script)
-    (own.folder / "csv" / "__init__.py").unlink()
-    (own.folder / "csv").rmdir()
-    assert own.warm(script).out == b"True\n"
+    assert not is_cold()
+    settled(folder, 150_000_000)
+    assert not is_cold()
+    (folder / "__init__.pyc").touch()  # which changes nothing in the folder of the script
+    assert is_cold()
+    (folder / "__init__.pyc").unlink()
+    assert not is_cold()
+    folder.rmdir()
+    settled(own.folder, 150_000_000)
+    assert not is_cold()
+    (own.folder / "csv.cpython-311-x86_64-linux-gnu.so").touch()
+    assert is_cold()
+    (line,) = own.log
+    assert "its scripts start cold" in line
+    assert str(own.folder) in line
+
+
+def test_a_release_that_was_switched_by_a_link_is_where_modules_are_found(kept: Place) -> None:
+    """Its files may be the same, hard-linked: the script is known, its folder is another one."""
+    script = kept.script("import release; print(release.NUMBER)")
+    for number in (1, 2):
+        (kept.folder / f"r{number}").mkdir()
+        os.link(script.path, kept.folder / f"r{number}" / "script.py")
+        (kept.folder / f"r{number}" / "release.py").write_text(f"NUMBER = {number}")
+    current = kept.folder / "current"
+    linked = Cgi(bytes(current / "script.py"), (bytes(current / "script.py"),))
+    current.symlink_to("r1")
+    assert [kept.warm(linked).out for _ in range(2)] == [b"1\n"] * 2
+    current.unlink()
+    current.symlink_to("r2")
+    assert kept.warm(linked).out == b"2\n"
+
+
+def test_a_relative_pythonpath_is_left_to_a_cold_start(own: Place) -> None:
+    with pytest.raises(OSError, match="PYTHONPATH"):
+        own.templates.spawn(own.script("print(1)", PYTHONPATH="lib"), 0, 1, 2)
+
+
+def test_who_outlives_the_template_writes_to_nobody_else(own: Place) -> None:
+    """What it would tell is for its template alone; another process may have that pid by then."""
+    become_subreaper()
+    script = own.script("import sys, os; sys.stdin.read(); import csv; print(os.getppid())")
+    assert own.templates.wait_until_up(script, PATIENCE)
+    stdin, stdout = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+    child = own.templates.spawn(script, stdin[0], stdout[1], stdout[1])
+    own.templates.close()
+    os.close(stdin[1])
+    os.close(stdout[1])
+    assert os.read(stdout[0], 100) == b"%d\n" % os.getpid()
+    assert os.read(stdout[0], 100) == b""
+    while child.reap() is None:
+        assert readable(child.fd)
+    child.close()
+    os.close(stdin[0])
+    os.close(stdout[0])
 
 
 def test_no_common_module_has_work_of_its_own_at_a_fork() -> None:
@@ -702,6 +812,8 @@ def test_who_writes_rubbish_to_the_template_tells_it_nothing(own: Place) -> None
         "    if kind.startswith('pipe:') and kind not in mine:\n"
         "        fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)\n"
         "        os.write(fd, b'antigravity \\xff\\x00 this' * 100)\n"
+        "        try: os.read(fd, 100)\n"
+        "        except BlockingIOError: pass\n"
         "        os.close(fd)\n"
     )
     assert own.warm(rubbish).err == b""
