@@ -66,26 +66,26 @@ bare: frozenset[str] = globals()["bare"]
 class Source:
     """A script's code, and what is the same for each run of it: made once, by the template."""
 
-    __slots__ = ("_place", "code", "file", "folder", "name")
+    __slots__ = ("_is_link", "_names", "_place", "code", "file", "folder", "name")
 
-    def __init__(self, code: CodeType, path: bytes) -> None:
+    def __init__(self, origin: Origin, code: CodeType, path: bytes) -> None:
         self.code = code
         self.file = os.fsdecode(path)
         self.name = os.path.basename(path)[:15]
         #: With links resolved, as ``sys.path[0]`` is.
         self.folder = ""
+        self._is_link = False
         self._place = (0, 0)
+        loader = SourceFileLoader("__main__", self.file)
+        self._names = {**origin.main, "__file__": self.file, "__cached__": None, "__loader__": loader}
 
-    def main(self, origin: Origin) -> dict[str, Any]:
+    def main(self) -> dict[str, Any]:
         """The names of a new ``__main__``: one that was frozen with its template would never be collected."""
         module = sys.modules["__main__"] = type(sys)("__main__")
         names = vars(module)
-        names.update(origin.main)
+        names.update(self._names)
         if "__annotations__" in names:
             names["__annotations__"] = {}
-        names["__file__"] = self.file
-        names["__cached__"] = None
-        names["__loader__"] = SourceFileLoader("__main__", self.file)
         return names
 
     def look_around(self, folders: Folders) -> bool:
@@ -94,8 +94,9 @@ class Source:
         place = (found.st_dev, found.st_ino)
         if place != self._place:  # a link on the way may lead to another release
             self.folder = os.path.dirname(os.path.realpath(self.file))
+            self._is_link = self.folder != os.path.realpath(os.path.dirname(self.file))
             self._place = place
-        return folders.are_open(self.folder)
+        return folders.are_open(self.folder, os.stat(self.folder) if self._is_link else found)
 
 
 class Folders:
@@ -106,12 +107,12 @@ class Folders:
         #: By folder: when it had changed, for how many of our modules it was looked at, and the verdict.
         self._known: dict[str, tuple[int, int, bool]] = {}
 
-    def are_open(self, folder: str) -> bool:
+    def are_open(self, folder: str, found: os.stat_result) -> bool:
         """Whether a script there imports what it would import after a cold start. Raises OSError."""
         origin = self._origin
         if origin.safe_path:
             return True
-        changed, beyond = os.stat(folder).st_mtime_ns, len(origin.beyond)
+        changed, beyond = found.st_mtime_ns, len(origin.beyond)
         known = self._known.get(folder)
         if known is not None and known[:2] == (changed, beyond):
             return known[2]
@@ -142,6 +143,7 @@ class Sources:
     """The scripts' code, compiled once for each version of a file: the least recently used goes first."""
 
     def __init__(self, origin: Origin) -> None:
+        self._origin = origin
         self._folders = Folders(origin)
         self._known: OrderedDict[tuple[bytes, Identity], Source | None] = OrderedDict()
 
@@ -183,7 +185,7 @@ class Sources:
             return None
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        return None if said else Source(code, path)
+        return None if said else Source(self._origin, code, path)
 
 
 def _identity(found: os.stat_result) -> Identity:

@@ -127,7 +127,7 @@ class Job:
         environment.update(origin.added)
         self.environment = environment
         show(environment)
-        self.names = source.main(origin)
+        self.names = source.main()
 
 
 def show(environment: dict[bytes, bytes]) -> None:
@@ -253,7 +253,9 @@ def finish(code: int, interrupted: bool, origin: Origin) -> NoReturn:
         pass  # older ones raise what they have printed
     ordinary = _flushed() and not _thread._count()
     if ordinary:
-        gc.collect()  # puts what refers before what is referred to: the finalizers come in this order
+        # It puts what refers before what is referred to: the finalizers come in this order. Without older objects
+        # a younger collection does; a whole one also empties what the interpreter keeps for reuse.
+        gc.collect(2 if any(gc.get_count()[1:]) else 1)
         for name in ("last_exc", "last_type", "last_value", "last_traceback"):
             if hasattr(sys, name):
                 setattr(sys, name, None)

@@ -312,6 +312,11 @@ TABLE = {
     "unflushed file in a module": "import helper",
     "del": "class A:\n    def __del__(self): print('deleted')\na = A()\ndef f(): return a",
     "finalize": "import weakref\nclass A:\n    pass\na = A(); weakref.finalize(a, print, 'finalized')",
+    "del in order": "class A:\n    def __init__(self, n): self.n = n\n"
+    "    def __del__(self): print(self.n, B.__name__ if B else None)\n"
+    "class B:\n    pass\na = A(1); b = A(2); c = A(3); c.me = c; b.other = c\ndef f(): return a",
+    "del of a lock": "import os\nclass Lock:\n    def __init__(self): open('lock', 'w').close()\n"
+    "    def __del__(self): os.remove('lock'); print(os.listdir('.'))\nlock = Lock()",
     "temporary": "import tempfile, os\nd = tempfile.TemporaryDirectory(dir='.'); print(os.path.isdir(d.name))",
     "stdout replaced": "import sys, io\n"
     "sys.stdout = io.TextIOWrapper(sys.stdout.detach(), 'latin-1')\nprint('\\xfc')",
@@ -414,7 +419,9 @@ def test_flags_of_the_first_line(own: Place, flags: str) -> None:
 
 @pytest.mark.parametrize("python", OTHERS, ids=str)
 @pytest.mark.parametrize(
-    "case", ["names", "streams", "signals", "exception", "atexit", "unflushed file", "threads", "daemon threads"]
+    "case",
+    ["names", "streams", "signals", "exception", "atexit", "unflushed file", "del", "del in order", "threads",
+     "daemon threads"],
 )
 def test_other_versions(versions: Place, python: Path, case: str) -> None:
     script = versions.script(TABLE[case], shebang=str(python))
