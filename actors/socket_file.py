@@ -19,11 +19,16 @@ _UMASK = 0o177
 
 @dataclass(frozen=True, slots=True)
 class OurFile:
-    """The file that was made at ``path``, known by its device and its inode."""
+    """The file that was made at ``path``, known by its device and its inode.
+
+    What somebody puts in its place may get the same inode: a plain file is also known by when it was ``written``
+    (nanoseconds; 0: by that it is not).
+    """
 
     path: str
     device: int
     inode: int
+    written: int = 0
 
     def is_ours(self) -> bool:
         """Whether the file is still there; as far as one may look."""
@@ -57,7 +62,8 @@ class OurFile:
             os.close(folder)
 
     def _is(self, found: os.stat_result) -> bool:
-        return (found.st_dev, found.st_ino) == (self.device, self.inode)
+        same = (found.st_dev, found.st_ino) == (self.device, self.inode)
+        return same and self.written in (0, found.st_mtime_ns)
 
 
 def bind_file(sock: socket.socket, path: str, owner: tuple[int, int], mode: int) -> OurFile:
@@ -110,7 +116,7 @@ def replace_file(path: str, text: str) -> OurFile:
             os.close(fd)
     finally:
         os.close(folder)
-    return OurFile(path, found.st_dev, found.st_ino)
+    return OurFile(path, found.st_dev, found.st_ino, found.st_mtime_ns)
 
 
 def _check_plain(name: str, folder: int) -> None:
