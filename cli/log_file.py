@@ -127,7 +127,10 @@ class LogFile:
         path = self.options.path
         try:
             # The lock belongs to this opening alone; the one that logs is shared with our children.
-            full = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                full = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return  # another process does it, and has not begun the next file yet
             try:
                 fcntl.flock(full, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 mine, found = os.fstat(full), os.stat(path)
