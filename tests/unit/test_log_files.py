@@ -192,7 +192,7 @@ def test_lines_of_many_processes_with_many_rotations_are_all_there(tmp_path: Pat
     writers = [subprocess.Popen([sys.executable, "-P", "-c", program, str(path), letter]) for letter in "abc"]
     assert [writer.wait(20) for writer in writers] == [0, 0, 0]
     files = list(tmp_path.iterdir())
-    assert len(files) > 9
+    assert len(files) > 2  # how many: whoever is interrupted at it makes the others go on in the full one
     lines = [line for file in files for line in file.read_text().splitlines()]
     assert all(re.fullmatch(r"([abc]) \d+ \1{200}", line) for line in lines)
     assert {tuple(line.split()[:2]) for line in lines} == {(c, str(i)) for c in "abc" for i in range(400)}
