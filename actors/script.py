@@ -98,6 +98,7 @@ UNKNOWN = Ending(-1, 0, 0.0, 0)
 class Child(Protocol):
     """A script that was not started by exec: ``fd`` is readable when :meth:`reap` has something to say.
 
+    ``next_fd`` is cheaper, and good until then.
     Its exit is a wait status (None: nobody knows), CPU seconds and peak memory in bytes (wait4(2)).
     """
 
@@ -105,6 +106,8 @@ class Child(Protocol):
 
     @property
     def fd(self) -> int: ...
+    @property
+    def next_fd(self) -> int: ...
     def reap(self) -> tuple[int | None, float, int] | None: ...
     def close(self) -> None: ...
 

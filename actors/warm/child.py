@@ -35,16 +35,22 @@ class Child:
         self.pid = pid
         awaited.add(pid)
         self._exit: Exit | None = None
-        line.setblocking(False)
         self._line = line
         self._orphan = -1
-        self._wait = select.epoll()
-        self._wait.register(line, select.EPOLLIN)
+        self._wait: select.epoll | None = None
 
     @property
     def fd(self) -> int:
         """A descriptor to wait for (EPOLLIN); it is this object's, until :meth:`close`."""
+        if self._wait is None:
+            self._wait = select.epoll()
+            self._wait.register(self.next_fd, select.EPOLLIN)
         return self._wait.fileno()
+
+    @property
+    def next_fd(self) -> int:
+        """As :attr:`fd`, and cheaper, but only until :meth:`reap` is called again."""
+        return self._line.fileno() if self._orphan < 0 else self._orphan
 
     def reap(self) -> Exit | None:
         """How the script ended; None while it runs. Never blocks."""
@@ -65,13 +71,15 @@ class Child:
         return self._exit
 
     def _adopt(self) -> None:
-        self._wait.unregister(self._line)
+        if self._wait is not None:
+            self._wait.unregister(self._line)
         try:
             self._orphan = os.pidfd_open(self.pid)
         except ProcessLookupError:
             self._exit = _UNKNOWN
         else:
-            self._wait.register(self._orphan, select.EPOLLIN)
+            if self._wait is not None:
+                self._wait.register(self._orphan, select.EPOLLIN)
 
     def _wait_for_orphan(self) -> Exit | None:
         try:
@@ -96,7 +104,8 @@ class Child:
     def close(self) -> None:
         """Give back every descriptor; the script goes on."""
         awaited.discard(self.pid)
-        self._wait.close()
+        if self._wait is not None:
+            self._wait.close()
         self._line.close()
         if self._orphan >= 0:
             os.close(self._orphan)

@@ -23,16 +23,17 @@ PATIENCE = 1.0
 _STARTUP = 60.0
 
 # Read here, as whoever installed it: the vassal's user may not be able to.
-_SOURCES = [Path(__file__).with_name(name).read_bytes() for name in ("rebirth.py", "program.py")]
+_PARTS = ("rebirth.py", "sources.py", "program.py")
+_SOURCES = [Path(__file__).with_name(name).read_bytes() for name in _PARTS]
 #: The folder of the last script is nowhere to look for modules: that goes first.
-_BOOT = """\
+_BOOT = f"""\
 import sys
-bare = frozenset(sys.modules) - {"linecache"}  # which only -c brings
+bare = frozenset(sys.modules) - {{"linecache"}}  # which only -c brings
 if not getattr(sys.flags, "safe_path", sys.flags.isolated): del sys.path[0]
 if sys.version_info < (3, 8): sys.exit("too old")
 import os
-names = {"__name__": "pyemperor template", "bare": bare}
-for part in ("rebirth.py", "program.py"): exec(compile(os.read(3, 1 << 20), part, "exec"), names)
+names = {{"__name__": "pyemperor template", "bare": bare}}
+for part in {_PARTS}: exec(compile(os.read(3, 1 << 20), part, "exec"), names)
 """
 
 
@@ -91,6 +92,8 @@ class Template:
         self.greeting: tuple[tuple[int, int, int], list[str], int] | None = None
         self._since = monotonic()
         command = (key.interpreter, *key.flags)
+        # Or each fork would look for the C library's functions that only forks call (ld.so(8)).
+        environment = {b"LD_BIND_NOW": b"1", **environment}
         self._office, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
@@ -130,7 +133,10 @@ class Template:
     def spawn(self, script: Program, identity: Identity, fds: tuple[int, int, int]) -> Child:
         """Fork a child for the request; raises OSError if it will not run, Failed if nothing will any more."""
         kinds = tuple(_kind(os.fstat(fd)) for fd in fds)
-        request = (script.path, identity, script.arguments, dict(script.environment), script.directory, kinds)
+        folder = os.stat(os.path.dirname(script.path))
+        place = (folder.st_dev, folder.st_ino, folder.st_mtime_ns)
+        rest = marshal.dumps((script.arguments, dict(script.environment), script.directory, kinds), 2)
+        request = (script.path, identity, place, rest)
         line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
@@ -150,11 +156,11 @@ class Template:
             raise Failed(errno.ETIMEDOUT, "it hangs") from None
 
     def _answer(self, line: socket.socket) -> int:
-        line.settimeout(PATIENCE)
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENT)
         late = False
         try:
             answer = line.recv(ENDED.size)
-        except TimeoutError:
+        except BlockingIOError:
             # From now on the child cannot say that it begins; if it has just said so, it runs.
             line.shutdown(socket.SHUT_RD)
             answer, late = line.recv(ENDED.size), True

@@ -5,21 +5,34 @@ Runs in the template's interpreter (:mod:`program` says how): 3.8 or newer, the 
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found]  # the public one is mostly Python
-import _thread
-import atexit
-import gc
 import io
 import os
 import sys
-import weakref
-from itertools import takewhile
+
+# What a child calls, by name: to look it up in its module would write to five pages more, and each is a copy.
+from _signal import SIG_DFL, SIGCHLD, SIGINT, set_wakeup_fd  # type: ignore[import-not-found]
+from _signal import signal as handle
+from _thread import _count as count_threads
+from _weakref import ref
+from atexit import _run_exitfuncs as run_exit_functions
+from gc import collect, enable, get_count, is_tracked
+from marshal import loads
+from os import _exit, chdir, closerange, dup2, fsdecode, getpid, putenv, setsid, unsetenv, write
+from struct import Struct
+from sys import modules
+
+_sys: dict[str, Any] = vars(sys)
+_Module = type(sys)
+_LAST = ("last_exc", "last_type", "last_value", "last_traceback")
+_STREAMS = (("stdin", "__stdin__"), ("stdout", "__stdout__"), ("stderr", "__stderr__"))
+_pack_started = Struct("=cI").pack
+pack_failed = Struct("=ci").pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` itself would only make each fork dearer
-    from typing import Any, NoReturn
+    from typing import Any
 
-    from pyemperor.actors.warm.program import Source
+    from pyemperor.actors.warm.sources import Source
 
 
 class Origin:
@@ -72,7 +85,12 @@ class Origin:
     def newcomers(self) -> list[str]:
         """The names of ``__main__`` and of what the script has imported."""
         # It has come last into the table: to look at each of ours would copy the memory that they lie in.
-        return ["__main__", *takewhile(lambda name: name != self._last_module, reversed(sys.modules))]
+        names = ["__main__"]
+        for name in reversed(modules):
+            if name == self._last_module:
+                break
+            names.append(name)
+        return names
 
     def tell_to(self, pipe: int) -> None:
         """Let scripts tell this process, by this descriptor of it, what they had to import."""
@@ -81,7 +99,7 @@ class Origin:
 
     def tell(self, names: list[str]) -> None:
         """Let the template know what of this it might import for the next script."""
-        words = [name for name in names if name in self.common and self._is_standard(sys.modules.get(name))]
+        words = [name for name in names if name in self.common and self._is_standard(modules.get(name))]
         pid, number, pipe = self._news
         if not words or os.getppid() != pid:
             return
@@ -102,56 +120,75 @@ class Origin:
         return type(file) is str and (file in ("built-in", "frozen") or file.startswith(self._library))
 
 
-class Job:
-    """What a child has to run, and how it is to be dressed.
-
-    Made before the fork: what the template writes is in its memory alone, each page that a child writes is a copy.
-    """
-
-    __slots__ = ("command", "environment", "kinds", "names", "source")
-
-    def __init__(
-        self,
-        origin: Origin,
-        source: Source,
-        arguments: tuple[bytes, ...],
-        environment: dict[bytes, bytes],
-        kinds: tuple[tuple[int, int], ...],
-    ) -> None:
-        self.source = source
-        self.kinds = kinds
-        sys.argv[:] = map(os.fsdecode, arguments)
-        self.command = origin.command + sys.argv
-        if sys.version_info >= (3, 10):  # noqa: UP036
-            sys.orig_argv[:] = self.command
-        environment.update(origin.added)
-        self.environment = environment
-        show(environment)
-        self.names = source.main()
-
-
 def show(environment: dict[bytes, bytes]) -> None:
-    """Have it in os.environ and os.environb; the C library's is set in the child, as setenv(3) frees nothing."""
-    mapping: dict[bytes, bytes] = os.environb._data  # type: ignore[attr-defined]
-    mapping.clear()
-    mapping.update(environment)
+    """Have it in os.environ and os.environb."""
+    os.environ._data = os.environb._data = environment  # type: ignore[attr-defined]
 
 
-def dress(job: Job, origin: Origin) -> None:
-    """Give the interpreter the request's environment, path and streams."""
+def begin(
+    source: Source, fds: tuple[int, int, int, int], rest: bytes, highest: int, origin: Origin
+) -> dict[str, Any]:
+    """Be a new process that is about to run the script; the value is the names of its ``__main__``."""
+    arguments, environment, directory, kinds = loads(rest)
+    try:
+        _become(fds, highest, directory)
+    except OSError as error:
+        say(fds[3], pack_failed(b"F", error.errno or 0))
+        _exit(127)
     for name in origin.environment:
-        os.unsetenv(name)
-    for name, value in job.environment.items():
-        os.putenv(name, value)
+        unsetenv(name)
+    for name, value in origin.added.items():
+        environment[name] = value
+    for name, value in environment.items():
+        putenv(name, value)  # not before the fork: setenv(3) frees nothing
+    show(environment)
+    words = [source.file]
+    for word in arguments[1:]:
+        words.append(fsdecode(word))
+    _sys["argv"][:] = words
+    command = origin.command + words
+    if "orig_argv" in _sys:
+        _sys["orig_argv"][:] = command
     if not origin.safe_path:
-        sys.path.insert(0, job.source.folder)
-    if job.kinds != origin.kinds:
-        _make_streams(job.kinds, origin.kinds)
-    _title(job.command, job.source.name)
-    numpy: Any = sys.modules.get("numpy.random")
-    if numpy is not None:
-        numpy.seed()  # the standard library's `random` seeds itself anew in each fork, this does not
-    gc.enable()
+        _sys["path"][:0] = [source.folder]
+    if kinds != origin.kinds:
+        _make_streams(kinds, origin.kinds)
+    _title(command, source.name)
+    if "numpy.random" in modules:
+        modules["numpy.random"].seed()  # the library's own `random` does so in each fork by itself
+    enable()
+    return _main(source)
+
+
+def say(line: int, packet: bytes) -> None:
+    """Answer, unless the line is hung up."""
+    try:
+        write(line, packet)
+    except OSError:
+        return
+
+
+def _become(fds: tuple[int, int, int, int], highest: int, directory: bytes) -> None:
+    """Be a process of one's own, with three descriptors; raises OSError if that, or the line, fails."""
+    setsid()
+    set_wakeup_fd(-1)
+    handle(SIGCHLD, SIG_DFL)
+    dup2(fds[0], 0)
+    dup2(fds[1], 1)
+    dup2(fds[2], 2)
+    chdir(directory)
+    write(fds[3], _pack_started(b"S", getpid()))
+    closerange(3, highest + 1)
+
+
+def _main(source: Source) -> dict[str, Any]:
+    """The names of a new ``__main__``: one that was frozen with its template would never be collected."""
+    module = modules["__main__"] = _Module("__main__")
+    names = vars(module)
+    names.update(source.names)
+    if "__annotations__" in names:
+        names["__annotations__"] = {}
+    return names
 
 
 def _make_streams(kinds: tuple[tuple[int, int], ...], made_for: tuple[tuple[int, int], ...]) -> None:
@@ -185,16 +222,12 @@ def _standard_stream(number: int, like: Any) -> Any:
 
 
 def _title(command: list[str], name: bytes) -> None:
-    """Have ps and top show the script, as far as this interpreter can."""
-    setproctitle: Any = sys.modules.get("setproctitle")
-    if setproctitle is not None:
-        setproctitle.setproctitle(os.fsencode(" ".join(command)).decode("utf-8", "replace"))
-    try:
-        fd = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
-        os.write(fd, name)
-        os.close(fd)
-    except OSError:
-        pass  # no /proc here: it is only a name
+    """Have ps show the script, where its interpreter can: that changes the process' name as well."""
+    if "setproctitle" in modules:
+        title = os.fsencode(" ".join(command)).decode("utf-8", "replace")
+        modules["setproctitle"].setproctitle(title)
+        with open("/proc/self/comm", "wb", 0) as comm:
+            comm.write(name)
 
 
 # ---- its end --------------------------------------------------------------------------------------------
@@ -238,42 +271,42 @@ def _complain(words: str) -> None:
         stream.flush()
 
 
-def finish(code: int, interrupted: bool, origin: Origin) -> NoReturn:
+def finish(code: int, interrupted: bool, origin: Origin, made: dict[str, Any]) -> None:
     """End as Py_FinalizeEx does: threads, atexit, streams, the globals of what the script is and has imported.
 
     A whole finalization would free the template's objects one by one, and copy all its memory to do so. What is
     out of the ordinary is left to it: it says what could not be written (exit code 120), and it stops threads.
     """
-    threading: Any = sys.modules.get("threading")
     try:
-        if threading is not None:
-            threading._shutdown()
-        atexit._run_exitfuncs()
+        if "threading" in modules:
+            modules["threading"]._shutdown()
+        run_exit_functions()
     except BaseException:  # noqa: S110
         pass  # older ones raise what they have printed
-    ordinary = _flushed() and not _thread._count()
+    ordinary = flushed() and not count_threads()
     if ordinary:
         # It puts what refers before what is referred to: the finalizers come in this order. Without older objects
         # a younger collection does; a whole one also empties what the interpreter keeps for reuse.
-        gc.collect(2 if any(gc.get_count()[1:]) else 1)
-        for name in ("last_exc", "last_type", "last_value", "last_traceback"):
-            if hasattr(sys, name):
-                setattr(sys, name, None)
-        sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
-        _forget_modules(origin)
-        _flushed()
+        _, younger, older = get_count()
+        collect(2 if younger or older else 1)
+        for name in _LAST:
+            if name in _sys:
+                _sys[name] = None
+        for name, original in _STREAMS:
+            _sys[name] = _sys.get(original)
+        _forget_modules(origin, made)
+        flushed()
     if interrupted:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
+        handle(SIGINT, SIG_DFL)
+        os.kill(getpid(), SIGINT)
     if ordinary:
-        os._exit(code)
-    raise SystemExit(code)
+        _exit(code)
 
 
-def _flushed() -> bool:
+def flushed() -> bool:
     """Flush stdout and stderr; False when one of them still has what it could not write."""
     good = True
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (_sys.get("stdout"), _sys.get("stderr")):
         try:
             if stream is not None and not getattr(stream, "closed", False):
                 stream.flush()
@@ -282,19 +315,32 @@ def _flushed() -> bool:
     return good
 
 
-def _forget_modules(origin: Origin) -> None:
+def _forget_modules(origin: Origin, made: dict[str, Any]) -> None:
     """Drop ``__main__`` and what the script imported: their files are flushed, their objects' ``__del__`` runs."""
     names = origin.newcomers()
+    if len(names) == 1 and _holds_no_cycle(modules.get("__main__"), origin, made):
+        del modules["__main__"]
+        return
     origin.tell(names)
     dropped = []
     for name in names:
-        module = sys.modules.pop(name, None)
-        if isinstance(module, type(sys)) and not origin.brought(module):
-            dropped.append(weakref.ref(module))
+        module = modules.pop(name, None)
+        if isinstance(module, _Module) and not origin.brought(module):
+            dropped.append(ref(module))
         del module
-    gc.collect()
+    collect()
     for reference in dropped:
         _clear(getattr(reference(), "__dict__", {}))
+
+
+def _holds_no_cycle(module: object, origin: Origin, made: dict[str, Any]) -> bool:
+    """Whether nothing is left to collect of a ``__main__``, made of these names, when its last reference goes."""
+    if type(module) is not _Module:
+        return False
+    for name, value in module.__dict__.items():
+        if is_tracked(value) and not origin.brought(value) and made.get(name) is not value:
+            return False
+    return True
 
 
 def _clear(names: dict[Any, Any]) -> None:

@@ -38,6 +38,7 @@ _REMEMBERED = 1024
 
 #: What of a request's environment an interpreter, the dynamic linker or the C library looks at when it starts.
 _AT_START = (b"PYTHON", b"LC_", b"LD_", b"MALLOC_", b"GLIBC_", b"OPENSSL_")
+_irrelevant: set[bytes] = set()
 _AT_START_TOO = frozenset((b"LANG", b"LANGUAGE", b"HOME", b"TZ"))
 
 
@@ -185,15 +186,19 @@ class Templates:
 
 
 def _key(named: Named, environment: Mapping[bytes, bytes]) -> Key:
-    if any(not path.startswith(b"/") for path in (environment.get(b"PYTHONPATH") or b"/").split(b":")):
+    path = environment.get(b"PYTHONPATH")
+    if path and not all(folder.startswith(b"/") for folder in path.split(b":")):
         raise OSError(errno.ENOEXEC, "a relative PYTHONPATH begins in the script's folder")
-    found = os.stat(named.interpreter)
-    relevant = tuple(sorted((name, value) for name, value in environment.items() if _matters(name)))
-    return Key(named.interpreter, identity_of(found), named.flags, relevant)
+    relevant = sorted((name, environment[name]) for name in environment.keys() - _irrelevant if _matters(name))
+    return Key(named.interpreter, identity_of(os.stat(named.interpreter)), named.flags, tuple(relevant))
 
 
 def _matters(name: bytes) -> bool:
-    return name in _AT_START_TOO or name.startswith(_AT_START)
+    if name in _AT_START_TOO or name.startswith(_AT_START):
+        return True
+    if len(_irrelevant) < _REMEMBERED:
+        _irrelevant.add(name)
+    return False
 
 
 def _remember(table: OrderedDict[Any, Any], key: object, value: object) -> None:

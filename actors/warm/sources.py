@@ -1,0 +1,153 @@
+"""The code of the scripts that a template runs, and whether they find here what they would import elsewhere.
+
+Runs in the template's interpreter (:mod:`program` says how): 3.8 or newer, the standard library and nothing else.
+"""
+
+from __future__ import annotations
+
+import _signal as signal  # type: ignore[import-not-found]  # the public one is mostly Python
+import errno
+import gc
+import os
+import time
+import warnings
+from importlib.machinery import SourceFileLoader
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType
+
+    from pyemperor.actors.warm.rebirth import Origin
+
+    Identity = tuple[int, int, int, int, int]
+    #: Of a folder: device and inode, and the time of its last change in nanoseconds.
+    Place = tuple[int, int, int]
+
+#: Seconds that a compilation or an import may take; then SIGALRM ends the template, and scripts run by exec.
+PATIENCE = 0.8
+#: Scripts whose code is kept, and the bytes that one may have.
+_SCRIPTS = 512
+_LARGEST = 4 << 20
+#: Nanoseconds for which a file must have been left alone before its times tell one version from the next.
+_SETTLED = 100_000_000
+#: How the names of files end that can be imported.
+_MODULE = (".py", ".pyc", ".so")
+
+
+class Source:
+    """A script's code, and what is the same for each run of it: made once, by the template."""
+
+    __slots__ = ("_is_link", "_place", "code", "file", "folder", "name", "names")
+
+    def __init__(self, origin: Origin, code: CodeType, path: bytes) -> None:
+        self.code = code
+        self.file = os.fsdecode(path)
+        self.name = os.path.basename(path)[:15]
+        #: With links resolved, as ``sys.path[0]`` is.
+        self.folder = ""
+        self._is_link = False
+        self._place = (0, 0)
+        loader = SourceFileLoader("__main__", self.file)
+        self.names = {**origin.main, "__file__": self.file, "__cached__": None, "__loader__": loader}
+
+    def look_around(self, folders: Folders, place: Place) -> bool:
+        """Find the folder, and say whether what lies there can be imported from there. Raises OSError."""
+        if place[:2] != self._place:  # a link on the way may lead to another release
+            self.folder = os.path.dirname(os.path.realpath(self.file))
+            self._is_link = self.folder != os.path.realpath(os.path.dirname(self.file))
+            self._place = place[:2]
+        changed = os.stat(self.folder).st_mtime_ns if self._is_link else place[2]
+        return folders.are_open(self.folder, changed)
+
+
+class Folders:
+    """Knows of folders of scripts whether a module there would be hidden by one of ours that has its name."""
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+        #: By folder: when it had changed, for how many of our modules it was looked at, and the verdict.
+        self._known: dict[str, tuple[int, int, bool]] = {}
+
+    def are_open(self, folder: str, changed: int) -> bool:
+        """Whether a script there imports what it would import after a cold start. Raises OSError."""
+        origin = self._origin
+        if origin.safe_path:
+            return True
+        beyond = len(origin.beyond)
+        known = self._known.get(folder)
+        if known is not None and known[:2] == (changed, beyond):
+            return known[2]
+        try:
+            names = [name for name in os.listdir(folder) if name.partition(".")[0] in origin.beyond]
+        except PermissionError:
+            names = []  # nobody finds a module there
+        packages = [name for name in names if "." not in name]
+        is_open = not any(name.endswith(_MODULE) for name in names) and not any(
+            file.startswith("__init__.") for name in packages for file in _list(os.path.join(folder, name))
+        )
+        # A folder says nothing of what changes in those within it; and not yet of what changes now.
+        if not packages and changed < time.time_ns() - _SETTLED:
+            if len(self._known) >= _SCRIPTS:
+                self._known.clear()
+            self._known[folder] = (changed, beyond, is_open)
+        return is_open
+
+
+def _list(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (NotADirectoryError, PermissionError):
+        return []
+
+
+class Sources:
+    """The scripts' code, compiled once for each version of a file."""
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+        self._folders = Folders(origin)
+        self._known: dict[tuple[bytes, Identity], Source | None] = {}
+
+    def find(self, path: bytes, identity: Identity, place: Place) -> Source:
+        """The code of the file, whose folder is at this place and was last changed then.
+
+        Raises OSError for whatever a cold start should report (ENOEXEC: errors of syntax, warnings, a file that
+        has changed since), or find: a module beside it that is not the one that is imported here (ENOTUNIQ).
+        """
+        key = (path, identity)
+        if key in self._known:
+            found = self._known[key]
+        else:
+            found = self._compile(path, identity)
+            if identity[4] < time.time_ns() - _SETTLED:
+                if len(self._known) >= _SCRIPTS:
+                    self._known.clear()
+                self._known[key] = found
+                gc.freeze()
+        if found is None:
+            raise OSError(errno.ENOEXEC, "a cold start is to say why")
+        if not found.look_around(self._folders, place):
+            raise OSError(errno.ENOTUNIQ, "a module beside it has the name of one of ours")
+        return found
+
+    def _compile(self, path: bytes, identity: Identity) -> Source | None:
+        with open(path, "rb") as file:
+            found = os.fstat(file.fileno())
+            if _identity(found) != identity or found.st_size > _LARGEST:
+                return None
+            source = file.read(_LARGEST)
+        name = os.fsdecode(path)
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+        try:
+            with warnings.catch_warnings(record=True) as said:
+                code = compile(source, name, "exec", dont_inherit=True)
+        except (SyntaxError, ValueError, MemoryError, RecursionError, OverflowError):
+            return None
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        return None if said else Source(self._origin, code, path)
+
+
+def _identity(found: os.stat_result) -> Identity:
+    """What tells one version of a file from another."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
