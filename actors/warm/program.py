@@ -186,13 +186,21 @@ def _open_comm() -> tuple[int, bytes]:
 
 
 def _preload(names: list[str]) -> list[str]:
-    """Import the modules; the value says which could not be, and why."""
+    """Import the modules; the value says which could not be, and why. What they print is nobody's response."""
     failed = []
+    nowhere, out, err = os.open(os.devnull, os.O_WRONLY), os.dup(1), os.dup(2)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
     for name in names:
         try:
             __import__(name)
         except BaseException as error:  # SystemExit as well: there are such modules
             failed.append(f"{name} ({type(error).__name__}: {error})")
+    flushed()
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    for fd in (nowhere, out, err):
+        close(fd)
     return failed
 
 

@@ -639,6 +639,19 @@ def test_preloaded_modules_are_there_and_missing_ones_are_named_once(own: Place)
     assert "cgi-warm-preload" in line
 
 
+def test_what_a_preloaded_module_prints_is_in_no_response(own: Place) -> None:
+    library = own.folder / "library"
+    library.mkdir()
+    (library / "noisy.py").write_text("import sys; print('out'); print('err', file=sys.stderr)")
+    own.templates = Templates(own.log.append, None, ("noisy",))
+    script = own.script("import sys; print('noisy' in sys.modules)", PYTHONPATH=str(library))
+    try:
+        ran = own.warm(script)
+    finally:
+        own.templates.close()
+    assert (ran.out, ran.err, own.log) == (b"True\n", b"", [])
+
+
 LOADED = "import sys; print('csv' in sys.modules)"
 
 
