@@ -198,7 +198,7 @@ class Express:
         if ending := reap(pid, child):
             return ending
         if child:
-            return reap(pid, child) if self._inbox.await_now(child.next_fd, select.POLLIN, _EXIT) else None
+            return reap(pid, child) if self._inbox.await_now(child.fileno(), select.POLLIN, _EXIT) else None
         try:
             pidfd = os.pidfd_open(pid)
         except OSError:

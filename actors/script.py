@@ -96,18 +96,16 @@ UNKNOWN = Ending(-1, 0, 0.0, 0)
 
 
 class Child(Protocol):
-    """A script that was not started by exec: ``fd`` is readable when :meth:`reap` has something to say.
+    """A script that was not started by exec: readable when :meth:`reap` has something to say.
 
-    ``next_fd`` is cheaper, and good until then.
-    Its exit is a wait status (None: nobody knows), CPU seconds and peak memory in bytes (wait4(2)).
+    :meth:`fileno` is for one wait, :meth:`watched` (it raises OSError) for as many as it takes. Its exit is a wait
+    status (None: nobody knows), CPU seconds and peak memory in bytes (wait4(2)).
     """
 
     pid: int
 
-    @property
-    def fd(self) -> int: ...
-    @property
-    def next_fd(self) -> int: ...
+    def fileno(self) -> int: ...
+    def watched(self) -> int: ...
     def reap(self) -> tuple[int | None, float, int] | None: ...
     def close(self) -> None: ...
 
@@ -145,7 +143,7 @@ class Process:
     """
 
     __slots__ = (
-        "_child", "_grace", "_group", "_inbox", "_input", "_output", "_pidfd", "_said", "_wide",
+        "_child", "_exit", "_grace", "_group", "_inbox", "_input", "_output", "_said", "_wide",
         "asked_at", "ending", "pending", "pid", "script",
     )  # fmt: skip
 
@@ -161,7 +159,9 @@ class Process:
         self._group = False  # others of its group have outlived it, and have the rest of its time
         #: Bytes of the request's body that the script has not taken yet.
         self.pending = NOTHING
-        self._input = self._output = self._pidfd = -1
+        self._input = self._output = -1
+        #: What tells of its end: a pidfd, or the child's own.
+        self._exit = -1
         self._child: Child | None = None
         self._wide = False
         self._said = b""
@@ -282,16 +282,14 @@ class Process:
 
     def watch_exit(self) -> bool:
         """Wait for its end; False when there is no descriptor for that: then somebody has to look."""
-        if self._child:
-            self._watch(self._child.fd, select.EPOLLIN, Ready.EXIT)
-        elif self._pidfd < 0:
+        if self._exit < 0:
             try:
-                self._pidfd = os.pidfd_open(self.pid)
+                self._exit = self._child.watched() if self._child else os.pidfd_open(self.pid)
             except OSError as error:
                 if error.errno not in EXHAUSTED:
                     raise
                 return False
-            self._watch(self._pidfd, select.EPOLLIN, Ready.EXIT)
+            self._watch(self._exit, select.EPOLLIN, Ready.EXIT)
         return True
 
     def _close(self, fd: int) -> int:
@@ -324,12 +322,13 @@ class Process:
         self.make_room()
 
     def _forget_exit(self) -> None:
-        if self._pidfd >= 0:
-            self._pidfd = self._close(self._pidfd)
-        elif self._child:
-            self._inbox.unwatch(self._child.fd)
+        if self._child:
+            if self._exit >= 0:
+                self._inbox.unwatch(self._exit)
             self._child.close()
-            self._child = None
+            self._child, self._exit = None, -1
+        else:
+            self._exit = self._close(self._exit)
 
     # ---- its end ----------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ class Exit(NamedTuple):
 
 
 class Child:
-    """A script that was forked from a template: ``fd`` is readable when :meth:`reap` has something to say.
+    """A script that was forked from a template: readable when :meth:`reap` has something to say.
 
     Its parent is the template, until that dies: then, as its subreaper, this process.
     """
@@ -39,18 +39,16 @@ class Child:
         self._orphan = -1
         self._wait: select.epoll | None = None
 
-    @property
-    def fd(self) -> int:
-        """A descriptor to wait for (EPOLLIN); it is this object's, until :meth:`close`."""
+    def fileno(self) -> int:
+        """A descriptor to wait for (EPOLLIN), once: :meth:`reap` may change it."""
+        return self._line.fileno() if self._orphan < 0 else self._orphan
+
+    def watched(self) -> int:
+        """As :meth:`fileno`, but for good: it is this object's until :meth:`close`. Raises OSError."""
         if self._wait is None:
             self._wait = select.epoll()
-            self._wait.register(self.next_fd, select.EPOLLIN)
+            self._wait.register(self, select.EPOLLIN)
         return self._wait.fileno()
-
-    @property
-    def next_fd(self) -> int:
-        """As :attr:`fd`, and cheaper, but only until :meth:`reap` is called again."""
-        return self._line.fileno() if self._orphan < 0 else self._orphan
 
     def reap(self) -> Exit | None:
         """How the script ended; None while it runs. Never blocks."""

@@ -17,6 +17,8 @@ from pyemperor.actors.linux import send_fds
 from pyemperor.actors.warm.child import ENDED, Child, readable
 from pyemperor.actors.warm.shebang import Identity
 
+#: Bytes of the longest request that a template takes.
+_PACKET = 256 * 1024
 #: Seconds in which a template must have answered; then it is taken for hung.
 PATIENCE = 1.0
 #: Seconds in which it must be up, with everything imported.
@@ -92,8 +94,6 @@ class Template:
         self.greeting: tuple[tuple[int, int, int], list[str], int] | None = None
         self._since = monotonic()
         command = (key.interpreter, *key.flags)
-        # Or each fork would look for the C library's functions that only forks call (ld.so(8)).
-        environment = {b"LD_BIND_NOW": b"1", **environment}
         self._office, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
@@ -102,7 +102,9 @@ class Template:
                 settings = (environment, list(modules), list(common), list(command), _KINDS)
                 for packet in (*_SOURCES, marshal.dumps(settings, 2)):
                     self._office.sendall(packet)
-                self.pid = _launch((*command, "-c", _BOOT), environment, theirs.fileno())
+                # Or each fork would have to look for what of the C library only forks call (ld.so(8)).
+                prompt = {b"LD_BIND_NOW": b"1", **environment}
+                self.pid = _launch((*command, "-c", _BOOT), prompt, theirs.fileno())
             self._pidfd = os.pidfd_open(self.pid)
         except OSError:
             self._office.close()
@@ -134,13 +136,15 @@ class Template:
         """Fork a child for the request; raises OSError if it will not run, Failed if nothing will any more."""
         kinds = tuple(_kind(os.fstat(fd)) for fd in fds)
         folder = os.stat(os.path.dirname(script.path))
-        place = (folder.st_dev, folder.st_ino, folder.st_mtime_ns)
+        place = ((folder.st_dev, folder.st_ino), folder.st_mtime_ns)
         rest = marshal.dumps((script.arguments, dict(script.environment), script.directory, kinds), 2)
-        request = (script.path, identity, place, rest)
+        request = marshal.dumps((script.path, identity, place, rest), 2)
+        if len(request) > _PACKET:
+            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
         line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
-                self._ask(marshal.dumps(request, 2), (*fds, theirs.fileno()))
+                self._ask(request, (*fds, theirs.fileno()))
             return Child(self._answer(line), line)
         except BaseException:
             line.close()

@@ -33,7 +33,7 @@ import select
 import struct
 import sys
 from marshal import loads
-from os import close, fork, read, wait4
+from os import close, fork, read, wait4, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,19 +118,23 @@ class Template:
         try:
             path, identity, place, rest = loads(self._buffers[0])
             source = self._sources.find(path, identity, place)
-            say(self._comm, source.name)  # the child inherits it
+            self._call_oneself(source.name)  # the child inherits it
             pid = fork()
         except OSError as error:
             say(fds[3], pack_failed(b"F", error.errno or 0))
             close(fds[3])
         else:
             if pid == 0:
-                self._run(source, fds, rest)
+                self._run(source, fds, rest)  # and never come back
             self._lines[pid] = fds[3]
-        say(self._comm, self._name)
+        self._call_oneself(self._name)
         close(fds[0])
         close(fds[1])
         close(fds[2])
+
+    def _call_oneself(self, name: bytes) -> None:
+        if self._comm >= 0:
+            write(self._comm, name)
 
     def _run(self, source: Source, fds: tuple[int, int, int, int], rest: bytes) -> NoReturn:
         """Be the script. What came before stays as it is: to free it would be to copy it."""
@@ -139,7 +143,7 @@ class Template:
             exec(source.code, names)
         except BaseException as raised:
             error = raised
-        status, interrupted = report(error) if error else 0, type(error) is KeyboardInterrupt
+        status, interrupted = report(error) if error is not None else 0, type(error) is KeyboardInterrupt
         del names, error
         finish(status, interrupted, self._origin, source.names)
         self._office.detach()  # this descriptor may be the script's by now
@@ -248,6 +252,8 @@ def _live() -> NoReturn:
     os.chdir("/")
     office = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, 3)
     given, modules, common, command, kinds = marshal.loads(office.recv(_PACKET))
+    for name in os.environb.keys() - given.keys() - {b"LC_CTYPE"}:
+        del os.environb[name]  # ours, and the dynamic linker has read it
     failed = _preload(modules)
     try:
         import setproctitle

@@ -1,6 +1,7 @@
 """What a fork of the template does to be a script, as if the interpreter had just started; then how it ends.
 
-Runs in the template's interpreter (:mod:`program` says how): 3.8 or newer, the standard library and nothing else.
+Runs in the template's interpreter (:mod:`program` says how), in one namespace with the other two: 3.8 or newer,
+the standard library and nothing else.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import sys
 
 # What a child calls, by name: to look it up in its module would write to five pages more, and each is a copy.
 from _signal import SIG_DFL, SIGCHLD, SIGINT, set_wakeup_fd  # type: ignore[import-not-found]
-from _signal import signal as handle
+from _signal import signal as set_handler
 from _thread import _count as count_threads
 from _weakref import ref
 from atexit import _run_exitfuncs as run_exit_functions
-from gc import collect, enable, get_count, is_tracked
+from gc import collect, enable, get_objects, get_referrers, is_tracked
 from marshal import loads
 from os import _exit, chdir, closerange, dup2, fsdecode, getpid, putenv, setsid, unsetenv, write
 from struct import Struct
@@ -23,7 +24,12 @@ from sys import modules
 
 _sys: dict[str, Any] = vars(sys)
 _Module = type(sys)
+_environment: dict[bytes, bytes] = os.environb._data  # type: ignore[attr-defined]
+_clear_environment, _update_environment = _environment.clear, _environment.update
 _LAST = ("last_exc", "last_type", "last_value", "last_traceback")
+_MARK = "__template_mark__"
+#: From 3.14 on only a whole collection is one.
+_GENERATIONS = sys.version_info < (3, 14)
 _STREAMS = (("stdin", "__stdin__"), ("stdout", "__stdout__"), ("stderr", "__stderr__"))
 _pack_started = Struct("=cI").pack
 pack_failed = Struct("=ci").pack
@@ -121,8 +127,9 @@ class Origin:
 
 
 def show(environment: dict[bytes, bytes]) -> None:
-    """Have it in os.environ and os.environb."""
-    os.environ._data = os.environb._data = environment  # type: ignore[attr-defined]
+    """Have it in os.environ, os.environb and posix.environ, which are one table."""
+    _clear_environment()
+    _update_environment(environment)
 
 
 def begin(
@@ -172,7 +179,7 @@ def _become(fds: tuple[int, int, int, int], highest: int, directory: bytes) -> N
     """Be a process of one's own, with three descriptors; raises OSError if that, or the line, fails."""
     setsid()
     set_wakeup_fd(-1)
-    handle(SIGCHLD, SIG_DFL)
+    set_handler(SIGCHLD, SIG_DFL)
     dup2(fds[0], 0)
     dup2(fds[1], 1)
     dup2(fds[2], 2)
@@ -226,8 +233,11 @@ def _title(command: list[str], name: bytes) -> None:
     if "setproctitle" in modules:
         title = os.fsencode(" ".join(command)).decode("utf-8", "replace")
         modules["setproctitle"].setproctitle(title)
-        with open("/proc/self/comm", "wb", 0) as comm:
-            comm.write(name)
+        try:
+            with open("/proc/self/comm", "wb", 0) as comm:
+                comm.write(name)
+        except OSError:
+            pass  # no /proc here: it is only a name
 
 
 # ---- its end --------------------------------------------------------------------------------------------
@@ -276,6 +286,7 @@ def finish(code: int, interrupted: bool, origin: Origin, made: dict[str, Any]) -
 
     A whole finalization would free the template's objects one by one, and copy all its memory to do so. What is
     out of the ordinary is left to it: it says what could not be written (exit code 120), and it stops threads.
+    ``made`` are the names that the script's ``__main__`` was made with.
     """
     try:
         if "threading" in modules:
@@ -283,24 +294,78 @@ def finish(code: int, interrupted: bool, origin: Origin, made: dict[str, Any]) -
         run_exit_functions()
     except BaseException:  # noqa: S110
         pass  # older ones raise what they have printed
+    flush_c = modules["ctypes"].CDLL(None).fflush if "ctypes" in modules else None
     ordinary = flushed() and not count_threads()
     if ordinary:
-        # It puts what refers before what is referred to: the finalizers come in this order. Without older objects
-        # a younger collection does; a whole one also empties what the interpreter keeps for reuse.
-        _, younger, older = get_count()
-        collect(2 if younger or older else 1)
-        for name in _LAST:
-            if name in _sys:
-                _sys[name] = None
-        for name, original in _STREAMS:
-            _sys[name] = _sys.get(original)
-        _forget_modules(origin, made)
+        # It puts what refers before what is referred to: the finalizers come in this order. Where nothing is of
+        # the oldest generation a younger collection does; a whole one also empties what is kept for reuse.
+        collect(1 if _GENERATIONS and not get_objects(2) else 2)
+        if _holds_nothing(modules.get("__main__"), origin, made):
+            del modules["__main__"]
+        else:
+            _forget_modules(origin)
         flushed()
     if interrupted:
-        handle(SIGINT, SIG_DFL)
+        set_handler(SIGINT, SIG_DFL)
         os.kill(getpid(), SIGINT)
     if ordinary:
+        if flush_c is not None:
+            flush_c(None)  # what C code has printed
         _exit(code)
+
+
+def _holds_nothing(main: object, origin: Origin, made: dict[str, Any]) -> bool:
+    """Whether there is nothing to collect when a ``__main__`` goes that was made with these names.
+
+    So it is without a new module, an error that was reported, or a stream that was replaced, which may hold
+    anything; and if nothing in it can refer to anything.
+    """
+    if type(main) is not _Module or len(origin.newcomers()) > 1:
+        return False
+    for name in _LAST:
+        if name in _sys:
+            return False
+    for name, original in _STREAMS:
+        if _sys.get(name) is not _sys.get(original):
+            return False
+    for name, value in main.__dict__.items():
+        if type(name) is not str:
+            return False
+        ours = made.get(name) is value or (type(value) is _Module and origin.brought(value))
+        if is_tracked(value) and not ours:
+            return False
+    return True
+
+
+def _forget_modules(origin: Origin) -> None:
+    """Drop ``__main__`` and what the script imported: their files are flushed, their objects' ``__del__`` runs."""
+    for name in _LAST:
+        if name in _sys:
+            _sys[name] = None
+    for name, original in _STREAMS:
+        _sys[name] = _sys.get(original)
+    names = origin.newcomers()
+    origin.tell(names)
+    marks = []
+    for name in names:
+        module = modules.pop(name, None)
+        if isinstance(module, _Module) and not origin.brought(module):
+            mark = module.__dict__[_MARK] = _Mark()
+            marks.append(ref(mark))
+            del mark
+        del module
+    collect()
+    # Who is still there is held by something of the interpreter's, as a handler of a signal is.
+    for left in marks:
+        for holder in get_referrers(left()):
+            if type(holder) is dict and _MARK in holder:
+                _clear(holder)
+
+
+class _Mark:
+    """Lives as long as the globals of a module: they may outlive it, as a function holds them, and not it."""
+
+    __slots__ = ("__weakref__",)
 
 
 def flushed() -> bool:
@@ -315,36 +380,9 @@ def flushed() -> bool:
     return good
 
 
-def _forget_modules(origin: Origin, made: dict[str, Any]) -> None:
-    """Drop ``__main__`` and what the script imported: their files are flushed, their objects' ``__del__`` runs."""
-    names = origin.newcomers()
-    if len(names) == 1 and _holds_no_cycle(modules.get("__main__"), origin, made):
-        del modules["__main__"]
-        return
-    origin.tell(names)
-    dropped = []
-    for name in names:
-        module = modules.pop(name, None)
-        if isinstance(module, _Module) and not origin.brought(module):
-            dropped.append(ref(module))
-        del module
-    collect()
-    for reference in dropped:
-        _clear(getattr(reference(), "__dict__", {}))
-
-
-def _holds_no_cycle(module: object, origin: Origin, made: dict[str, Any]) -> bool:
-    """Whether nothing is left to collect of a ``__main__``, made of these names, when its last reference goes."""
-    if type(module) is not _Module:
-        return False
-    for name, value in module.__dict__.items():
-        if is_tracked(value) and not origin.brought(value) and made.get(name) is not value:
-            return False
-    return True
-
-
 def _clear(names: dict[Any, Any]) -> None:
     """Set a module's globals to None, private ones first (_PyModule_ClearDict)."""
+    del names[_MARK]
     private = [name for name in names if str(name)[:1] == "_" != str(name)[1:2]]
     for name in (*private, *[name for name in names if name != "__builtins__"]):
         names[name] = None

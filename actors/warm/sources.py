@@ -1,6 +1,7 @@
 """The code of the scripts that a template runs, and whether they find here what they would import elsewhere.
 
-Runs in the template's interpreter (:mod:`program` says how): 3.8 or newer, the standard library and nothing else.
+Runs in the template's interpreter (:mod:`program` says how), in one namespace with the other two: 3.8 or newer,
+the standard library and nothing else.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from pyemperor.actors.warm.rebirth import Origin
 
     Identity = tuple[int, int, int, int, int]
-    #: Of a folder: device and inode, and the time of its last change in nanoseconds.
-    Place = tuple[int, int, int]
+    #: Of a folder: device and inode; and the time of its last change in nanoseconds.
+    Place = tuple[tuple[int, int], int]
 
 #: Seconds that a compilation or an import may take; then SIGALRM ends the template, and scripts run by exec.
 PATIENCE = 0.8
@@ -37,7 +38,7 @@ _MODULE = (".py", ".pyc", ".so")
 class Source:
     """A script's code, and what is the same for each run of it: made once, by the template."""
 
-    __slots__ = ("_is_link", "_place", "code", "file", "folder", "name", "names")
+    __slots__ = ("_directory", "_is_link", "code", "file", "folder", "name", "names")
 
     def __init__(self, origin: Origin, code: CodeType, path: bytes) -> None:
         self.code = code
@@ -46,17 +47,19 @@ class Source:
         #: With links resolved, as ``sys.path[0]`` is.
         self.folder = ""
         self._is_link = False
-        self._place = (0, 0)
+        self._directory = (0, 0)
         loader = SourceFileLoader("__main__", self.file)
         self.names = {**origin.main, "__file__": self.file, "__cached__": None, "__loader__": loader}
 
     def look_around(self, folders: Folders, place: Place) -> bool:
         """Find the folder, and say whether what lies there can be imported from there. Raises OSError."""
-        if place[:2] != self._place:  # a link on the way may lead to another release
+        directory, changed = place
+        if directory != self._directory:  # a link on the way may lead to another release
             self.folder = os.path.dirname(os.path.realpath(self.file))
             self._is_link = self.folder != os.path.realpath(os.path.dirname(self.file))
-            self._place = place[:2]
-        changed = os.stat(self.folder).st_mtime_ns if self._is_link else place[2]
+            self._directory = directory
+        if self._is_link:
+            changed = os.stat(self.folder).st_mtime_ns
         return folders.are_open(self.folder, changed)
 
 
@@ -101,7 +104,7 @@ def _list(folder: str) -> list[str]:
 
 
 class Sources:
-    """The scripts' code, compiled once for each version of a file."""
+    """The scripts' code, compiled once for each version of a file; when there is too much, all of it anew."""
 
     def __init__(self, origin: Origin) -> None:
         self._origin = origin

@@ -171,7 +171,7 @@ class running:
 
     def status(self) -> int:
         while (exit := self.child.reap()) is None:
-            assert readable(self.child.fd), "the script does not end"
+            assert readable(self.child.fileno()), "the script does not end"
         assert self.child.reap() == exit
         assert exit.status is not None
         return exit.status
@@ -310,6 +310,28 @@ TABLE = {
     "unflushed file without a name": "open('made', 'w').write('hi')",
     "unflushed file after an error": "def g(): pass\nf = open('made', 'w'); f.write('hi')\n1 / 0",
     "unflushed file in a module": "import helper",
+    "unflushed file of an application that fails": "import fails",
+    "unflushed file of an error's frame": "exec('f = open(\"made\", \"w\"); f.write(\"hi\")\\n"
+    "def g(): pass\\n1 / 0', {})",
+    "unflushed file of a class that fails": "class A:\n    f = open('made', 'w'); f.write('hi')\n"
+    "    e = ValueError(1); raise e",
+    "unflushed file of an old cycle": "import gc\nx = [open('made', 'w')]; x[0].write('hi'); x.append(x)\n"
+    "gc.collect(); del x",
+    "unflushed file in place of a stream": "import sys\nf = open('made', 'w'); f.me = f; f.write('hi')\n"
+    "sys.stdin = f; del f",
+    "unflushed file beside a signal's handler": "import signal\ndef f(*a): pass\n"
+    "signal.signal(signal.SIGTERM, f)\nf = open('made', 'w'); f.write('hi')",
+    "unflushed file of a hook": "import sys\nlog = open('made', 'w')\ndef hook(*a): log.write(repr(a[1]))\n"
+    "sys.excepthook = hook\n1 / 0",
+    "unflushed file beside a registered function": "import codecs\ndef f(e): return '', 0\n"
+    "codecs.register_error('mine', f)\nlog = open('made', 'w'); log.write('hi')",
+    "printed by C": "import ctypes; ctypes.CDLL(None).puts(b'hi')",
+    "del of a key": "class A:\n    def __del__(self): print('deleted')\nglobals()[A()] = 1; del A",
+    "del beside a signal's handler": "import signal\nclass A:\n    def __del__(self): print('deleted')\na = A()\n"
+    "signal.signal(signal.SIGTERM, lambda *a: None)",
+    "error that is falsy": "class A(Exception):\n    def __len__(self): return 0\nraise A('no')",
+    "environment of posix": "import posix, os\nprint(posix.environ is os.environ._data, posix.environ)",
+    "environment anew": "import os, importlib\nimportlib.reload(os)\nprint(os.environ)",
     "del": "class A:\n    def __del__(self): print('deleted')\na = A()\ndef f(): return a",
     "finalize": "import weakref\nclass A:\n    pass\na = A(); weakref.finalize(a, print, 'finalized')",
     "del in order": "class A:\n    def __init__(self, n): self.n = n\n"
@@ -350,6 +372,7 @@ def test_as_from_a_cold_start_each_time(kept: Place, case: str) -> None:
 def as_from_a_cold_start(place: Place, case: str, times: int = 1) -> None:
     (place.folder / "beside.py").write_text("WORD = 'neighbour'")
     (place.folder / "helper.py").write_text("def f(): pass\nf = open('made', 'w'); f.write('hi')")
+    (place.folder / "fails.py").write_text("f = open('made', 'w')\ndef main():\n    f.write('hi'); 1 / 0\nmain()")
     script = place.script(TABLE[case], b"a", b"b\xff c")
     expected = place.cold(script)
     made = place.folder / "made"
@@ -598,8 +621,9 @@ def test_a_folder_that_is_gone(place: Place) -> None:
         place.warm(Elsewhere(script.path, script.arguments))
 
 
-def test_a_request_that_is_too_large_for_a_packet(place: Place) -> None:
-    script = place.script("print(1)", QUERY_STRING="x" * (4 << 20))
+@pytest.mark.parametrize("size", [300_000, 4 << 20])
+def test_a_request_that_is_too_large_for_a_packet(place: Place, size: int) -> None:
+    script = place.script("print(1)", QUERY_STRING="x" * size)
     with pytest.raises(OSError, match=os.strerror(errno.EMSGSIZE)):
         place.warm(script)
 
@@ -806,7 +830,7 @@ def test_who_outlives_the_template_writes_to_nobody_else(own: Place) -> None:
     assert os.read(stdout[0], 100) == b"%d\n" % os.getpid()
     assert os.read(stdout[0], 100) == b""
     while child.reap() is None:
-        assert readable(child.fd)
+        assert readable(child.fileno())
     child.close()
     os.close(stdin[0])
     os.close(stdout[0])
@@ -929,14 +953,14 @@ def test_a_script_outlives_its_template(own: Place) -> None:
     template = only(own.templates)
     os.kill(template.pid, signal.SIGKILL)
     assert template.wait_until_gone(PATIENCE)
-    assert readable(child.fd)
+    assert readable(child.fileno())
     assert child.reap() is None
     poll = select.poll()
-    poll.register(child.fd, select.POLLIN)
+    poll.register(child.watched(), select.POLLIN)
     assert not poll.poll(0)  # and nobody is told again and again
     os.write(ours[1], b"42")
     os.close(ours[1])
-    assert readable(child.fd)
+    assert readable(child.fileno())
     exit = child.reap()
     assert exit is not None
     assert exit.status is not None
@@ -1029,7 +1053,7 @@ def test_a_zombie_of_a_template_that_dies_has_not_ended_yet() -> None:
     """The kernel closes a process's descriptors before it gives its children to another parent."""
     with Parent() as parent:
         parent.say("hang")
-        assert readable(parent.child.fd)
+        assert readable(parent.child.fileno())
         assert parent.child.reap() is None
         parent.leave()
         exit = parent.child.reap()
@@ -1159,11 +1183,11 @@ def test_no_descriptor_of_another_script_is_inherited(place: Place) -> None:
     first, second = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
     children = [place.templates.spawn(waiting, stdin[0], 1, 2) for stdin in (first, second)]
     os.close(first[1])
-    assert readable(children[0].fd)
+    assert readable(children[0].fileno())
     assert place.warm(listing).out == b"['0', '1', '2', '3']\n"  # the last is that of listdir()
     os.close(second[1])
     for child, stdin in zip(children, (first, second), strict=True):
-        assert readable(child.fd)
+        assert readable(child.fileno())
         child.reap()
         child.close()
         os.close(stdin[0])
