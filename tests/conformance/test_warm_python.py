@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import re
+import resource
 import select
 import signal
 import socket
@@ -29,7 +30,7 @@ from pyemperor.actors.cgi_runner import ErrorPipe
 from pyemperor.actors.exchange import Exchange
 from pyemperor.actors.linux import become_subreaper
 from pyemperor.actors.outcome import Outcome
-from pyemperor.actors.script import Script, Terms
+from pyemperor.actors.script import Process, Script, Terms
 from pyemperor.actors.warm import Child, Templates, awaited, interpreter
 from pyemperor.actors.warm.shebang import named
 from pyemperor.actors.warm.templates import COMMON
@@ -968,6 +969,32 @@ def test_a_script_outlives_its_template(own: Place) -> None:
     assert exit.peak > 1 << 20
     child.close()
     os.close(theirs[0])
+
+
+def test_without_a_descriptor_its_end_is_not_watched_but_known(own: Place) -> None:
+    script = own.script("import sys; sys.exit(int(sys.stdin.read()))")
+    assert own.templates.wait_until_up(script, PATIENCE)
+    stdin, stdout = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+    child = own.templates.spawn(script, stdin[0], stdout[1], stdout[1])
+    os.close(stdin[0])
+    os.close(stdout[1])
+    program = Script(script.path, script.arguments, script.environment, script.directory, "warm", Terms(timeout=5))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with closing(EpollInbox()) as inbox:
+        process = Process.running(inbox, program, (child.pid, child), stdout[0], b"", None)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            assert not process.watch_exit()
+            assert process.reap() is None
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        os.write(stdin[1], b"42")
+        os.close(stdin[1])
+        assert readable(child.fileno())
+        ending = process.reap()
+        assert ending is not None
+        assert ending.code == 42
+        process.close()
 
 
 def test_the_exit_status_of_an_orphan_is_its_runners(own: Place) -> None:
