@@ -294,7 +294,7 @@ def finish(code: int, interrupted: bool, origin: Origin, made: dict[str, Any]) -
         run_exit_functions()
     except BaseException:  # noqa: S110
         pass  # older ones raise what they have printed
-    flush_c = modules["ctypes"].CDLL(None).fflush if "ctypes" in modules else None
+    flush_c = modules["ctypes"].pythonapi.fflush if "ctypes" in modules else None
     ordinary = flushed() and not count_threads()
     if ordinary:
         # It puts what refers before what is referred to: the finalizers come in this order. Where nothing is of
