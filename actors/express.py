@@ -14,6 +14,8 @@ import socket
 from collections.abc import Callable
 from math import inf
 
+import msgspec
+
 from pyemperor.actors.actor import EpollInbox
 from pyemperor.actors.connection import LOOK, TAKE
 from pyemperor.actors.exchange import PROMPT, Errors, Exchange, Handler
@@ -128,9 +130,12 @@ class Express:
                 launched = launch(script, self._null, stdout, self._errors.fd, self._warm)
             finally:
                 os.close(stdout)
-            outcome.pid = launched[0]
             plain = None
-            said, whole = self._hear(output, script)
+            said, whole = self._hear(output, script, launched[1])
+            if child := launched[1]:
+                launched = None  # until it says that it runs
+                launched = child.begin(), child
+            outcome.pid = launched[0]
             if whole:
                 plain = self._plain(outcome.request, script, said)
                 outcome.ending = self._ending(*launched)
@@ -138,6 +143,8 @@ class Express:
             if output >= 0:
                 os.close(output)
             if launched is None and isinstance(error, OSError):
+                if script.warm:
+                    return self._run(sock, outcome, size, msgspec.structs.replace(script, warm=False))
                 # It tries again, and says why not.
                 return self._go_on(sock, outcome, size, script, self._clock())
             self._give_up(script, launched)
@@ -158,29 +165,33 @@ class Express:
 
     def _give_up(self, script: Script, launched: Launched | None) -> None:
         if launched is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(launched[0], signal.SIGKILL)
-            if launched[1]:
-                launched[1].close()
+            pid, child = launched
+            with contextlib.suppress(OSError):
+                os.killpg(child.begin() if child else pid, signal.SIGKILL)
+            if child:
+                child.close()
         if script.slot:
             script.slot.release()
 
-    def _hear(self, output: int, script: Script) -> tuple[bytes, bool]:
+    def _hear(self, output: int, script: Script, child: Child | None) -> tuple[bytes, bool]:
         """What the script says within its moment, and whether that is all of it."""
         inbox, slow, said = self._inbox, self._slow, b""
-        if not inbox.await_now(output, _END, slow.get(script.name, PROMPT)):
+        end = child.line if child else output  # of a child not before its exit is known: one wait for both
+        if not inbox.await_now(end, _END, slow.get(script.name, PROMPT)):
             if inbox.empty():  # it was not mail that ended the wait
                 slow.pop(script.name, None)
             most = min(_MOMENT, script.terms.timeout, script.terms.first_byte or inf, script.terms.total or inf)
             if not inbox.await_now(output, select.POLLIN, most):
                 return b"", False
             said = os.read(output, CHUNK)
-            if not inbox.await_now(output, _END, PROMPT):
+            if not inbox.await_now(end, _END, PROMPT):
                 return said, False
             if most == _MOMENT:
                 if len(slow) >= _REMEMBERED:
                     slow.clear()
                 slow[script.name] = _SLOW
+        if child and not inbox.await_now(output, _END, 0):
+            return said, False  # a descendant holds it, or nothing has begun
         rest = os.read(output, CHUNK)
         return said + rest, len(rest) < CHUNK
 

@@ -96,21 +96,23 @@ UNKNOWN = Ending(-1, 0, 0.0, 0)
 
 
 class Child(Protocol):
-    """A script that was not started by exec: readable when :meth:`reap` has something to say.
+    """A script that is not started by exec: readable when :meth:`reap` has something to say.
 
-    :meth:`fileno` is for one wait, :meth:`watched` (it raises OSError) for as many as it takes. Its exit is a wait
-    status (None: nobody knows), CPU seconds and peak memory in bytes (wait4(2)).
+    Whether it runs is known from :meth:`begin` on, which waits for that: its pid, or OSError. :attr:`line` hangs
+    up when it has ended, if not before. :meth:`fileno` is for one wait, :meth:`watched` (it raises OSError) for as
+    many as it takes. Its exit is a wait status (None: nobody knows), CPU seconds and peak memory in bytes.
     """
 
-    pid: int
-
+    @property
+    def line(self) -> int: ...
+    def begin(self) -> int: ...
     def fileno(self) -> int: ...
     def watched(self) -> int: ...
     def reap(self) -> tuple[int | None, float, int] | None: ...
     def close(self) -> None: ...
 
 
-#: The pid of a script, and what knows of its end if that is not its parent.
+#: The pid of a script (0 for a child that was not asked yet), and what knows of its end if that is not its parent.
 Launched = tuple[int, Child | None]
 
 #: Starts a script with these descriptors as 0, 1 and 2 in another way than exec; raises OSError where it cannot.
@@ -186,7 +188,7 @@ class Process:
             self._output, stdout = os.pipe2(os.O_CLOEXEC)
             theirs.append(stdout)
             os.set_blocking(self._output, False)
-            self.pid, self._child = launch(script, stdin, stdout, stderr, warm)
+            self.pid, self._child = _launch(script, stdin, stdout, stderr, warm)
         except OSError as error:
             self.close()
             raise cannot_run(script.name, os.fsdecode(script.path), error) from None
@@ -391,12 +393,24 @@ class Process:
         return self.ending
 
 
+def _launch(script: Script, stdin: int, stdout: int, stderr: int, warm: Spawn | None) -> Launched:
+    pid, child = launch(script, stdin, stdout, stderr, warm)
+    if child:
+        try:
+            pid = child.begin()
+        except OSError:
+            return launch(script, stdin, stdout, stderr, None)
+    return pid, child
+
+
 def launch(script: Script, stdin: int, stdout: int, stderr: int, warm: Spawn | None) -> Launched:
-    """Start ``script`` with these descriptors as 0, 1 and 2, ``warm`` if it may be; raises OSError."""
+    """Start ``script`` with these descriptors as 0, 1 and 2, ``warm`` if it may be; raises OSError.
+
+    A child that is not asked yet whether it runs (:meth:`Child.begin`) may turn out not to.
+    """
     if script.warm and warm:
         with contextlib.suppress(OSError):  # it has said why; exec can do it as well
-            child = warm(script, stdin, stdout, stderr)
-            return child.pid, child
+            return 0, warm(script, stdin, stdout, stderr)
     os.chdir(script.directory)
     pid = os.posix_spawn(
         script.path,

@@ -5,6 +5,7 @@ import select
 import signal
 import socket
 import struct
+from collections.abc import Callable
 from typing import NamedTuple
 
 #: How a script ended, as the template says it (``program``).
@@ -24,20 +25,38 @@ class Exit(NamedTuple):
 
 
 class Child:
-    """A script that was forked from a template: readable when :meth:`reap` has something to say.
+    """A script that is forked from a template: readable when :meth:`reap` has something to say.
 
-    Its parent is the template, until that dies: then, as its subreaper, this process.
+    Its parent is the template, until that dies: then, as its subreaper, this process. ``answer`` waits for the
+    first word on the ``line``, and raises OSError if that is not that the script runs.
     """
 
-    __slots__ = ("_exit", "_line", "_orphan", "_wait", "pid")
+    __slots__ = ("_answer", "_exit", "_line", "_orphan", "_wait", "pid")
 
-    def __init__(self, pid: int, line: socket.socket) -> None:
-        self.pid = pid
-        awaited.add(pid)
+    def __init__(self, line: socket.socket, answer: Callable[[socket.socket], int]) -> None:
+        #: 0 until :meth:`begin`.
+        self.pid = 0
         self._exit: Exit | None = None
         self._line = line
+        self._answer = answer
         self._orphan = -1
         self._wait: select.epoll | None = None
+
+    @property
+    def line(self) -> int:
+        """A descriptor that is hung up (POLLHUP) when the script has ended, or its template has."""
+        return self._line.fileno()
+
+    def begin(self) -> int:
+        """Be sure that the script runs; its pid. Raises OSError if it does not, and never will."""
+        if not self.pid:
+            try:
+                self.pid = self._answer(self._line)
+            except BaseException:
+                self._line.close()
+                raise
+            awaited.add(self.pid)
+        return self.pid
 
     def fileno(self) -> int:
         """A descriptor to wait for (EPOLLIN), once: :meth:`reap` may change it."""

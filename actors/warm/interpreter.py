@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from pyemperor.actors.clock import monotonic
 from pyemperor.actors.linux import send_fds
-from pyemperor.actors.warm.child import ENDED, Child, readable
+from pyemperor.actors.warm.child import ENDED, readable
 from pyemperor.actors.warm.shebang import Identity
 
 #: Bytes of the longest request that a template takes.
@@ -132,8 +132,8 @@ class Template:
         """Wait until :meth:`up` has something to say, at most for ``seconds``."""
         return self.greeting is not None or readable(self._office.fileno(), seconds)
 
-    def spawn(self, script: Program, identity: Identity, fds: tuple[int, int, int]) -> Child:
-        """Fork a child for the request; raises OSError if it will not run, Failed if nothing will any more."""
+    def ask(self, script: Program, identity: Identity, fds: tuple[int, int, int]) -> socket.socket:
+        """Have a child forked for the request; the line to it. Raises OSError; Failed if nothing will any more."""
         kinds = tuple(_kind(os.fstat(fd)) for fd in fds)
         folder = os.stat(os.path.dirname(script.path))
         place = ((folder.st_dev, folder.st_ino), folder.st_mtime_ns)
@@ -144,13 +144,13 @@ class Template:
         line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
-                self._ask(request, (*fds, theirs.fileno()))
-            return Child(self._answer(line), line)
+                self._send(request, (*fds, theirs.fileno()))
         except BaseException:
             line.close()
             raise
+        return line
 
-    def _ask(self, request: bytes, fds: tuple[int, ...]) -> None:
+    def _send(self, request: bytes, fds: tuple[int, ...]) -> None:
         try:
             # May wait: the queue of such a socket is short (net.unix.max_dgram_qlen).
             send_fds(self._office, request, fds, socket.MSG_NOSIGNAL)
@@ -159,11 +159,15 @@ class Template:
         except BlockingIOError:
             raise Failed(errno.ETIMEDOUT, "it hangs") from None
 
-    def _answer(self, line: socket.socket) -> int:
-        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENT)
+    def answer(self, line: socket.socket) -> int:
+        """The pid of the child that runs the script; raises OSError if none will, Stricken if none ever can."""
         late = False
         try:
-            answer = line.recv(ENDED.size)
+            try:
+                answer = line.recv(ENDED.size, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENT)
+                answer = line.recv(ENDED.size)
         except BlockingIOError:
             # From now on the child cannot say that it begins; if it has just said so, it runs.
             line.shutdown(socket.SHUT_RD)

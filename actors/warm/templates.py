@@ -10,6 +10,8 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from socket import socket
 from typing import Any
 
 from pyemperor.actors.clock import monotonic
@@ -75,8 +77,9 @@ class Templates:
     def spawn(self, script: Program, stdin: int, stdout: int, stderr: int) -> Child:
         """Run ``script`` in a fork of the template of its ``#!`` line, with these descriptors as 0, 1 and 2.
 
-        Raises OSError when it cannot: the script has not begun and is to be run by exec. That is so while a
-        template starts: nobody waits for one. The call takes two seconds at most, when a template hangs.
+        Raises OSError when it cannot, and :meth:`Child.begin` does: the script has not begun and is to be run by
+        exec. That is so while a template starts: nobody waits for one. Either takes a second at most, when a
+        template hangs.
         """
         named = examine(script.path, script.environment)
         blamed = (script.path, named.identity)
@@ -84,25 +87,32 @@ class Templates:
             raise OSError(errno.ENOEXEC, "templates have died over this script")
         template = self._template(_key(named, script.environment))
         try:
-            child = template.spawn(script, named.identity, (stdin, stdout, stderr))
+            line = template.ask(script, named.identity, (stdin, stdout, stderr))
         except Failed as error:
             with self._lock:
-                if isinstance(error, Stricken):
-                    _remember(self._strikes, blamed, self._strikes.get(blamed, 0) + 1)
+                self._failed(template, error)
+            raise
+        return Child(line, partial(self._answer, template, blamed))
+
+    def _answer(self, template: Template, blamed: tuple[bytes, Identity], line: socket) -> int:
+        try:
+            pid = template.answer(line)
+        except Stricken as error:
+            with self._lock:
+                _remember(self._strikes, blamed, self._strikes.get(blamed, 0) + 1)
                 self._failed(template, error)
             raise
         except OSError as error:
             if error.errno == errno.ENOTUNIQ:
-                self._say_once(script)
+                self._say_once(os.path.dirname(blamed[0]))
             raise
         if self._strikes or self._failures:
             with self._lock:
                 self._strikes.pop(blamed, None)
                 self._failures.pop(template.key, None)
-        return child
+        return pid
 
-    def _say_once(self, script: Program) -> None:
-        folder = os.path.dirname(script.path)
+    def _say_once(self, folder: bytes) -> None:
         if folder not in self._said and len(self._said) < _REMEMBERED:
             self._said.add(folder)
             self._log(

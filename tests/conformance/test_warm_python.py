@@ -131,7 +131,7 @@ class running:
         self.out, out = os.pipe2(os.O_CLOEXEC)
         self.err, err = os.pipe2(os.O_CLOEXEC)
         try:
-            self.child: Child = templates.spawn(script, theirs, out, err)
+            self.child = begun(templates, script, theirs, out, err)
         except BaseException:
             os.close(self.out)
             os.close(self.err)
@@ -176,6 +176,12 @@ class running:
         assert self.child.reap() == exit
         assert exit.status is not None
         return exit.status
+
+
+def begun(templates: Templates, script: Cgi, stdin: int, stdout: int, stderr: int) -> Child:
+    child = templates.spawn(script, stdin, stdout, stderr)
+    child.begin()
+    return child
 
 
 def readable(fd: int) -> bool:
@@ -824,7 +830,7 @@ def test_who_outlives_the_template_writes_to_nobody_else(own: Place) -> None:
     script = own.script("import sys, os; sys.stdin.read(); import csv; print(os.getppid())")
     assert own.templates.wait_until_up(script, PATIENCE)
     stdin, stdout = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
-    child = own.templates.spawn(script, stdin[0], stdout[1], stdout[1])
+    child = begun(own.templates, script, stdin[0], stdout[1], stdout[1])
     own.templates.close()
     os.close(stdin[1])
     os.close(stdout[1])
@@ -947,7 +953,7 @@ def test_a_script_outlives_its_template(own: Place) -> None:
     script = own.script("import sys; print('up', flush=True); sys.exit(int(sys.stdin.read()))")
     assert own.templates.wait_until_up(script, PATIENCE)
     ours, theirs = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
-    child = own.templates.spawn(script, ours[0], theirs[1], theirs[1])
+    child = begun(own.templates, script, ours[0], theirs[1], theirs[1])
     os.close(ours[0])
     os.close(theirs[1])
     assert os.read(theirs[0], 10) == b"up\n"
@@ -975,7 +981,7 @@ def test_without_a_descriptor_its_end_is_not_watched_but_known(own: Place) -> No
     script = own.script("import sys; sys.exit(int(sys.stdin.read()))")
     assert own.templates.wait_until_up(script, PATIENCE)
     stdin, stdout = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
-    child = own.templates.spawn(script, stdin[0], stdout[1], stdout[1])
+    child = begun(own.templates, script, stdin[0], stdout[1], stdout[1])
     os.close(stdin[0])
     os.close(stdout[1])
     program = Script(script.path, script.arguments, script.environment, script.directory, "warm", Terms(timeout=5))
@@ -1003,7 +1009,7 @@ def test_the_exit_status_of_an_orphan_is_its_runners(own: Place) -> None:
     script = own.script("import sys; sys.exit(int(sys.stdin.read()))")
     assert own.templates.wait_until_up(script, PATIENCE)
     stdin = os.pipe2(os.O_CLOEXEC)
-    child = own.templates.spawn(script, stdin[0], 1, 2)
+    child = begun(own.templates, script, stdin[0], 1, 2)
     template = only(own.templates)
     os.kill(template.pid, signal.SIGSTOP)
     os.write(stdin[1], b"42")
@@ -1039,7 +1045,8 @@ class Parent:
             stdout=subprocess.PIPE,
         )
         theirs.close()
-        self.child = Child(int(self.heard()), line)
+        self.child = Child(line, lambda _: int(self.heard()))
+        self.child.begin()
 
     LIFE = (
         "import os, sys\n"
@@ -1208,7 +1215,7 @@ def test_no_descriptor_of_another_script_is_inherited(place: Place) -> None:
     listing = place.script("import os; print(sorted(os.listdir('/proc/self/fd')))", name="listing.py")
     place.warm(listing)
     first, second = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
-    children = [place.templates.spawn(waiting, stdin[0], 1, 2) for stdin in (first, second)]
+    children = [begun(place.templates, waiting, stdin[0], 1, 2) for stdin in (first, second)]
     os.close(first[1])
     assert readable(children[0].fileno())
     assert place.warm(listing).out == b"['0', '1', '2', '3']\n"  # the last is that of listdir()
@@ -1262,7 +1269,7 @@ def test_files_of_other_kinds_on_stdin(place: Place) -> None:
     assert stat.S_ISREG(spool.stat().st_mode)
     read, write = os.pipe2(os.O_CLOEXEC)
     with spool.open("rb") as file:
-        child = place.templates.spawn(script, file.fileno(), write, write)
+        child = begun(place.templates, script, file.fileno(), write, write)
     os.close(write)
     with os.fdopen(read, "rb") as out:
         assert json.dumps(out.read().decode()) == '"True spooled 7\\n"'

@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pyemperor.actors import express
@@ -22,8 +24,9 @@ from pyemperor.actors.clock import monotonic
 from pyemperor.actors.exchange import Exchange
 from pyemperor.actors.express import Express
 from pyemperor.actors.outcome import Outcome
-from pyemperor.actors.script import Process, Script, Terms
+from pyemperor.actors.script import Process, Script, Spawn, Terms
 from pyemperor.actors.slots import Slots
+from pyemperor.actors.warm import Child, Templates
 from pyemperor.actors.wires import Request, UwsgiWire
 from pyemperor.protocol.uwsgi import encode_packet
 
@@ -36,7 +39,9 @@ SAY_HELLO = "printf 'Content-Type: text/plain\\n\\nhello\\n'"
 class Counter:
     """A runner's place, with a real script; ``long`` counts the exchanges that it took."""
 
-    def __init__(self, inbox: EpollInbox, command: str, slot: object = None, **terms: bool) -> None:
+    def __init__(
+        self, inbox: EpollInbox, command: str, slot: object = None, warm: Spawn | None = None, **terms: bool
+    ) -> None:
         self.inbox = inbox
         self.long = 0
         self.handled: list[Request] = []
@@ -44,12 +49,14 @@ class Counter:
         self._errors = ErrorPipe(inbox, lambda line, _: self.stderr.append(line))
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         arguments = (b"sh", b"-c", command.encode())
+        all_terms = Terms(PATIENCE, **terms)  # type: ignore[arg-type]
         self.script = Script(
-            b"/bin/sh", arguments, {}, b"/", "/x", Terms(PATIENCE, **terms), slot=slot  # type: ignore[arg-type]
+            b"/bin/sh", arguments, {}, b"/", "/x", all_terms, warm=warm is not None, slot=slot
         )
         self.answer: Script | bytes = self.script
+        self.warm = warm
         self.express = Express(
-            inbox, self._handle, self._errors, self._null, None, 65535, monotonic, self._exchange
+            inbox, self._handle, self._errors, self._null, warm, 65535, monotonic, self._exchange
         )
 
     def _handle(self, request: Request) -> Script | bytes:
@@ -60,7 +67,7 @@ class Counter:
         self.long += 1
         handlers = {9: self._handle}
         return Exchange(
-            self.inbox, sock, UwsgiWire(65535), outcome, handlers, self._errors, self._null, PATIENCE
+            self.inbox, sock, UwsgiWire(65535), outcome, handlers, self._errors, self._null, PATIENCE, self.warm
         )
 
     def begin(self, sock: socket.socket) -> Outcome | Exchange:
@@ -350,6 +357,120 @@ def test_an_error_of_ours_leaves_no_script_and_no_descriptor(counter: Make, pair
     _, status = os.waitpid(pids[0], 0)
     assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
     assert descriptors() <= before
+
+
+# ---- scripts that are forked from a template ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def templates() -> Iterator[Templates]:
+    templates = Templates(pytest.fail)
+    yield templates
+    templates.close()
+
+
+def python(at: Counter, file: Path, text: str) -> None:
+    """Have it run this instead, in a fork of a template that is up."""
+    file.write_text(f"#!{sys.executable}\n{text}")
+    file.chmod(0o755)
+    at.script = at.answer = msgspec.structs.replace(at.script, path=bytes(file), arguments=(bytes(file),))
+
+
+Warm = Callable[[str], Counter]
+PRINT_HELLO = r"print('Content-Type: text/plain\n\nhello', flush=True)"
+
+
+@pytest.fixture
+def warm(counter: Make, templates: Templates, tmp_path: Path) -> Warm:
+    def make(text: str) -> Counter:
+        at = counter(warm=templates.spawn)
+        python(at, tmp_path / "script.py", text)
+        assert templates.wait_until_up(at.script, PATIENCE)
+        return at
+
+    return make
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_warm_script_needs_no_exchange(warm: Warm) -> None:
+    at = warm(f"import os, sys; {PRINT_HELLO}; print(os.getpid(), file=sys.stderr); sys.exit(3)")
+    before = descriptors()
+    for _ in range(3):
+        client, server = socket.socketpair()
+        with client:
+            client.sendall(encode_packet(GET))
+            outcome = at.serve(server)
+            assert told(client) == HELLO
+        assert outcome.ending is not None
+        assert (outcome.status, outcome.ending.code, outcome.problem) == (200, 3, "")
+        assert at.stderr.pop() == f"/x: {outcome.pid}"
+    assert at.long == 0
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (f"{PRINT_HELLO}; import os, time\nif os.fork() == 0: time.sleep(0.1)", ""),
+        (f"{PRINT_HELLO}; import os, time; os.close(1); time.sleep(0.2)", ""),
+        (f"{PRINT_HELLO}; import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "killed"),
+    ],
+)
+def test_a_warm_script_that_ends_otherwise_goes_the_long_way(
+    warm: Warm, pair: Pair, text: str, problem: str
+) -> None:
+    client, server = pair
+    client.sendall(encode_packet(GET))
+    at = warm(text)
+    outcome = at.serve(server)
+    assert at.long == 1
+    assert problem in outcome.problem
+    assert told(client).startswith(b"HTTP/1.1 502 " if problem else HELLO)
+
+
+def test_a_script_that_turns_out_not_to_run_is_executed(counter: Make, pair: Pair) -> None:
+    """Its template has died, or could not fork: known only when its output should have ended."""
+
+    def refused(_: socket.socket) -> int:
+        raise OSError
+
+    def spawn(*_: object) -> Child:
+        line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.close()
+        return Child(line, refused)
+
+    client, server = pair
+    client.sendall(encode_packet(GET))
+    at = counter(warm=spawn)
+    before = descriptors()
+    outcome = at.serve(server)
+    assert told(client) == HELLO
+    assert outcome.ending is not None
+    assert outcome.ending.code == 0
+    assert descriptors() <= before
+
+
+def test_an_error_of_ours_leaves_no_warm_script(warm: Warm, pair: Pair, tmp_path: Path) -> None:
+    client, server = pair
+    client.sendall(encode_packet(GET))
+    file = tmp_path / "pid"
+    os.mkfifo(file)
+    at = warm(f"import os, time; open({str(file)!r}, 'w').write(str(os.getpid())); time.sleep(1000)")
+    pidfds: list[int] = []
+
+    class Broken(EpollInbox):
+        def await_now(self, fd: int, mask: int, seconds: float) -> bool:
+            pidfds.append(os.pidfd_open(int(file.read_text())))
+            raise MemoryError
+
+    with closing(Broken()) as broken:
+        at.express._inbox = broken
+        with pytest.raises(MemoryError):
+            at.begin(server)
+    poll = select.poll()
+    poll.register(pidfds[0], select.POLLIN)
+    assert poll.poll(PATIENCE * 1000), "it lives on"
+    os.close(pidfds[0])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has other users' processes")
