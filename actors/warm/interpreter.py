@@ -27,15 +27,24 @@ _STARTUP = 60.0
 # Read here, as whoever installed it: the vassal's user may not be able to.
 _PARTS = ("rebirth.py", "sources.py", "program.py")
 _SOURCES = [Path(__file__).with_name(name).read_bytes() for name in _PARTS]
-#: The folder of the last script is nowhere to look for modules: that goes first.
+#: The folder of the last script is nowhere to look for modules: that goes first. What a compiler takes of the heap
+#: is hardly ever given back, a fifth of all that a fork would have to copy: so a process of its own compiles.
 _BOOT = f"""\
 import sys
 bare = frozenset(sys.modules) - {{"linecache"}}  # which only -c brings
 if not getattr(sys.flags, "safe_path", sys.flags.isolated): del sys.path[0]
 if sys.version_info < (3, 8): sys.exit("too old")
-import os
+import marshal, os
+there, back = os.pipe()
+if os.fork() == 0:
+    with open(back, "wb") as pipe:
+        marshal.dump([compile(os.read(3, 1 << 20), part, "exec") for part in {_PARTS}], pipe)
+    os._exit(0)
+os.close(back)
+with open(there, "rb") as pipe: code = marshal.load(pipe)
+os.wait()
 names = {{"__name__": "pyemperor template", "bare": bare}}
-for part in {_PARTS}: exec(compile(os.read(3, 1 << 20), part, "exec"), names)
+while code: exec(code.pop(0), names)
 """
 
 

@@ -934,18 +934,27 @@ def test_a_template_that_hangs_is_killed_and_its_request_is_not_run_later(own: P
 def test_a_script_over_which_templates_die_runs_cold(own: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     later = [0.0]
     monkeypatch.setattr("pyemperor.actors.warm.templates.monotonic", lambda: time.monotonic() + later[0])
-    slow = "f(a, b, c)\n" * 380_000  # the alarm ends the compilation, and the template with it
-    script = own.script(slow, name="slow.py")
-    good = own.script("print(1)", name="good.py")
+    script, good = own.script("print(0)", name="deadly.py"), own.script("print(1)", name="good.py")
     for _ in range(2):
         own.warm(good)
-        with pytest.raises(OSError, match=r"it died|it hangs"):
+        os.kill(only(own.templates).pid, signal.SIGSTOP)
+        with pytest.raises(OSError, match="it hangs"):
             own.warm(script)
         later[0] += 3600
     own.warm(good)
     with pytest.raises(OSError, match="have died over this script"):
         own.warm(script)
     assert own.warm(good).out == b"1\n"
+
+
+def test_a_script_that_is_not_compiled_in_time_runs_cold(own: Place) -> None:
+    good = own.script("print(1)", name="good.py")
+    own.warm(good)
+    template = only(own.templates)
+    with pytest.raises(OSError, match="format"):
+        own.warm(own.script("f(a, b, c)\n" * 380_000, name="slow.py"))
+    assert own.warm(good).out == b"1\n"
+    assert only(own.templates) is template
 
 
 def test_a_script_outlives_its_template(own: Place) -> None:
