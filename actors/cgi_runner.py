@@ -19,7 +19,7 @@ from loguru import logger
 from pyemperor.actors.actor import Actor, Inbox, System
 from pyemperor.actors.exchange import Gone
 from pyemperor.actors.outcome import Outcome
-from pyemperor.actors.script import Ready
+from pyemperor.actors.process import Ready
 
 
 class Exchange(Protocol):

@@ -12,7 +12,8 @@ from loguru import logger
 
 from pyemperor.actors.connection import ClientLeft, Connection
 from pyemperor.actors.outcome import Outcome
-from pyemperor.actors.script import WIDE, Process, Script
+from pyemperor.actors.process import WIDE, Process
+from pyemperor.actors.script import Script
 from pyemperor.actors.spool import CHUNK
 from pyemperor.actors.wires import Request
 from pyemperor.protocol.cgi_response import Kind, ResponseHead, error_response

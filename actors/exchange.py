@@ -30,7 +30,8 @@ from pyemperor.actors.deadlines import Deadlines
 from pyemperor.actors.delivery import Delivery
 from pyemperor.actors.intake import Intake
 from pyemperor.actors.outcome import Outcome, name
-from pyemperor.actors.script import GRACE, LOOK, UNKNOWN, Process, Ready, Script, Spawn
+from pyemperor.actors.process import LOOK, Process, Ready
+from pyemperor.actors.script import GRACE, UNKNOWN, Script, Spawn
 from pyemperor.actors.wires import Request, Wire
 from pyemperor.protocol.errors import RequestError
 from pyemperor.protocol.redirects import redirected

@@ -20,7 +20,8 @@ from pyemperor.actors.actor import EpollInbox
 from pyemperor.actors.connection import LOOK, TAKE
 from pyemperor.actors.exchange import PROMPT, Errors, Exchange, Handler
 from pyemperor.actors.outcome import Outcome, name
-from pyemperor.actors.script import Child, Ending, Launched, Process, Script, Spawn, launch, reap
+from pyemperor.actors.process import Process
+from pyemperor.actors.script import Child, Ending, Launched, Script, Spawn, launch, reap
 from pyemperor.actors.spool import CHUNK
 from pyemperor.actors.wires import Request
 from pyemperor.protocol.cgi_response import ResponseHead

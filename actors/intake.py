@@ -6,8 +6,8 @@ gone. Two kinds of bodies are read all the same, into a file: those that are to 
 """
 
 from pyemperor.actors.connection import Connection
+from pyemperor.actors.process import Process
 from pyemperor.actors.refusals import no_room
-from pyemperor.actors.script import Process
 from pyemperor.actors.spool import Spool
 
 

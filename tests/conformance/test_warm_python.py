@@ -30,7 +30,8 @@ from pyemperor.actors.cgi_runner import ErrorPipe
 from pyemperor.actors.exchange import Exchange
 from pyemperor.actors.linux import become_subreaper
 from pyemperor.actors.outcome import Outcome
-from pyemperor.actors.script import Process, Script, Terms
+from pyemperor.actors.process import Process
+from pyemperor.actors.script import Script, Terms
 from pyemperor.actors.warm import Child, Templates, awaited, interpreter
 from pyemperor.actors.warm.shebang import named
 from pyemperor.actors.warm.templates import COMMON

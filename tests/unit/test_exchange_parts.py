@@ -18,7 +18,8 @@ from pyemperor.actors.delivery import Delivery
 from pyemperor.actors.exchange import Exchange
 from pyemperor.actors.intake import Intake
 from pyemperor.actors.outcome import Outcome
-from pyemperor.actors.script import GRACE, Process, Script, Terms
+from pyemperor.actors.process import Process
+from pyemperor.actors.script import GRACE, Script, Terms
 from pyemperor.actors.slots import Slots
 from pyemperor.actors.wires import Request, UwsgiWire
 from pyemperor.protocol.errors import RequestError

@@ -24,7 +24,8 @@ from pyemperor.actors.clock import monotonic
 from pyemperor.actors.exchange import Exchange
 from pyemperor.actors.express import Express
 from pyemperor.actors.outcome import Outcome
-from pyemperor.actors.script import Process, Script, Spawn, Terms
+from pyemperor.actors.process import Process
+from pyemperor.actors.script import Script, Spawn, Terms
 from pyemperor.actors.slots import Slots
 from pyemperor.actors.warm import Child, Templates
 from pyemperor.actors.wires import Request, UwsgiWire
@@ -482,7 +483,8 @@ def test_a_stranger_in_its_group_is_left_alone(counter: Make, pair: Pair) -> Non
         stranger = subprocess.Popen(["sleep", "1000"], process_group=process.pid, user="daemon")
         code = (
             "import os, sys; from pyemperor.actors.actor import EpollInbox;"
-            "from pyemperor.actors.script import Process, Script, Terms;"
+            "from pyemperor.actors.process import Process;"
+            "from pyemperor.actors.script import Script, Terms;"
             "p = Process(EpollInbox(), Script(b'', (), {}, b'/', '', Terms(1.0)));"
             f"p.pid = {process.pid}; p.ending = object(); os.setuid(65534);"
             "p.end(0.0, 15, 1.0); p.insist(0.5); assert p.gone; p.insist(2.0)"
