@@ -21,7 +21,7 @@ from pyemperor.actors.connection import LOOK, TAKE
 from pyemperor.actors.exchange import PROMPT, Errors, Exchange, Handler
 from pyemperor.actors.outcome import Outcome, name
 from pyemperor.actors.process import Process
-from pyemperor.actors.script import Child, Ending, Launched, Script, Spawn, launch, reap
+from pyemperor.actors.script import Child, Ending, Script, Spawn, execute, fork_warm, reap
 from pyemperor.actors.spool import CHUNK
 from pyemperor.actors.wires import Request
 from pyemperor.protocol.cgi_response import ResponseHead
@@ -121,63 +121,67 @@ class Express:
         return len(data)
 
     def _run(self, sock: socket.SocketType, outcome: Outcome, size: int, script: Script) -> Outcome | Exchange:
-        launched: Launched | None = None
-        output = -1
+        pid, child, output, runs = 0, None, -1, True
         self._errors.begin(script.name, outcome.id)
         outcome.script = script.name
         try:
             output, stdout = os.pipe2(os.O_CLOEXEC)
             try:
-                launched = launch(script, self._null, stdout, self._errors.fd, self._warm)
+                child = fork_warm(script, self._null, stdout, self._errors.fd, self._warm)
+                if child is None:
+                    pid = execute(script, self._null, stdout, self._errors.fd)
             finally:
                 os.close(stdout)
             plain = None
-            said, whole = self._hear(output, script, launched[1])
-            if child := launched[1]:
-                launched = None  # until it says that it runs
-                launched = child.begin(), child
-            outcome.pid = launched[0]
+            said, whole = self._hear(output, script, child)
+            if child:
+                try:
+                    pid = child.begin()
+                except OSError:
+                    runs = whole = False
+            outcome.pid = pid
             if whole:
                 plain = self._plain(outcome.request, script, said)
-                outcome.ending = self._ending(*launched)
+                outcome.ending = self._ending(pid, child)
         except BaseException as error:
             if output >= 0:
                 os.close(output)
-            if launched is None and isinstance(error, OSError):
-                if script.warm:
-                    return self._run(sock, outcome, size, msgspec.structs.replace(script, warm=False))
+            if not (pid or child) and isinstance(error, OSError):
                 # It tries again, and says why not.
                 return self._go_on(sock, outcome, size, script, self._clock())
-            self._give_up(script, launched)
+            self._give_up(script, pid, child)
             sock.close()
             raise
+        if not runs:  # exec can do it as well
+            os.close(output)
+            return self._run(sock, outcome, size, msgspec.structs.replace(script, warm=False))
         if plain is None or outcome.ending is None or outcome.ending.code < 0:
-            process = Process.running(self._inbox, script, launched, output, said, outcome.ending)
+            process = Process.running(self._inbox, script, pid, child, output, said, outcome.ending)
             return self._go_on(sock, outcome, size, script, self._clock(), process)
         head, outcome.head_size, response = plain
         outcome.status, outcome.head_fields = head.status, len(head.headers)
         os.close(output)
-        if launched[1]:
-            launched[1].close()
+        if child:
+            child.close()
         if script.slot:
             script.slot.release()  # before this one's client can ask again
         self._errors.end()
         return self._send(sock, outcome, size, response, script.terms.timeout)
 
-    def _give_up(self, script: Script, launched: Launched | None) -> None:
-        if launched is not None:
-            pid, child = launched
-            with contextlib.suppress(OSError):
+    def _give_up(self, script: Script, pid: int, child: Child | None) -> None:
+        with contextlib.suppress(OSError):
+            if pid or child:
                 os.killpg(child.begin() if child else pid, signal.SIGKILL)
-            if child:
-                child.close()
+        if child:
+            child.close()
         if script.slot:
             script.slot.release()
 
     def _hear(self, output: int, script: Script, child: Child | None) -> tuple[bytes, bool]:
         """What the script says within its moment, and whether that is all of it."""
         inbox, slow, said = self._inbox, self._slow, b""
-        end = child.line if child else output  # of a child not before its exit is known: one wait for both
+        # The line of a child hangs up when it is known how it ended, which is after its output: one wait for both.
+        end = child.line if child else output
         if not inbox.await_now(end, _END, slow.get(script.name, PROMPT)):
             if inbox.empty():  # it was not mail that ended the wait
                 slow.pop(script.name, None)

@@ -10,7 +10,7 @@ from enum import Enum, auto
 from pyemperor.actors.actor import Inbox, Source
 from pyemperor.actors.linux import group_doing, group_lives, widen
 from pyemperor.actors.refusals import cannot_run
-from pyemperor.actors.script import GRACE, Child, Ending, Launched, Script, Spawn, launch, reap
+from pyemperor.actors.script import GRACE, Child, Ending, Script, Spawn, execute, fork_warm, reap
 from pyemperor.actors.spool import CHUNK, NOTHING, Spool
 
 #: Bytes that the pipe of a large output holds; the kernel's limit for ordinary users.
@@ -92,7 +92,7 @@ class Process:
             self._output, stdout = os.pipe2(os.O_CLOEXEC)
             theirs.append(stdout)
             os.set_blocking(self._output, False)
-            self.pid, self._child = _launch(script, stdin, stdout, stderr, warm)
+            self.pid, self._child = _started(script, (stdin, stdout, stderr), warm)
         except OSError as error:
             self.close()
             raise cannot_run(script.name, os.fsdecode(script.path), error) from None
@@ -103,11 +103,18 @@ class Process:
 
     @classmethod
     def running(
-        cls, inbox: Inbox, script: Script, launched: Launched, output: int, said: bytes, ending: Ending | None
+        cls,
+        inbox: Inbox,
+        script: Script,
+        pid: int,
+        child: Child | None,
+        output: int,
+        said: bytes,
+        ending: Ending | None,
     ) -> "Process":
         """The process that runs ``script`` without input, and has ``said`` something to ``output``."""
         self = cls(inbox, script)
-        self.pid, self._child = launched
+        self.pid, self._child = pid, child
         self.ending = ending
         self._output, self._said = output, said
         os.set_blocking(output, False)
@@ -297,11 +304,9 @@ class Process:
         return self.ending
 
 
-def _launch(script: Script, stdin: int, stdout: int, stderr: int, warm: Spawn | None) -> Launched:
-    pid, child = launch(script, stdin, stdout, stderr, warm)
+def _started(script: Script, fds: tuple[int, int, int], warm: Spawn | None) -> tuple[int, Child | None]:
+    child = fork_warm(script, *fds, warm)
     if child:
-        try:
-            pid = child.begin()
-        except OSError:
-            return launch(script, stdin, stdout, stderr, None)
-    return pid, child
+        with contextlib.suppress(OSError):  # it does not run; exec can do it as well
+            return child.begin(), child
+    return execute(script, *fds), None

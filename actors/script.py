@@ -96,23 +96,22 @@ class Child(Protocol):
     def close(self) -> None: ...
 
 
-#: The pid of a script (0 for a child that was not asked yet), and what knows of its end if that is not its parent.
-Launched = tuple[int, Child | None]
-
 #: Starts a script with these descriptors as 0, 1 and 2 in another way than exec; raises OSError where it cannot.
 Spawn = Callable[[Script, int, int, int], Child]
 
 
-def launch(script: Script, stdin: int, stdout: int, stderr: int, warm: Spawn | None) -> Launched:
-    """Start ``script`` with these descriptors as 0, 1 and 2, ``warm`` if it may be; raises OSError.
-
-    A child that is not asked yet whether it runs (:meth:`Child.begin`) may turn out not to.
-    """
+def fork_warm(script: Script, stdin: int, stdout: int, stderr: int, warm: Spawn | None) -> Child | None:
+    """Start ``script`` with these descriptors as 0, 1 and 2, if it may be warm; else None: execute it."""
     if script.warm and warm:
         with contextlib.suppress(OSError):  # it has said why; exec can do it as well
-            return 0, warm(script, stdin, stdout, stderr)
+            return warm(script, stdin, stdout, stderr)
+    return None
+
+
+def execute(script: Script, stdin: int, stdout: int, stderr: int) -> int:
+    """Start ``script`` with these descriptors as 0, 1 and 2; its pid. Raises OSError."""
     os.chdir(script.directory)
-    pid = os.posix_spawn(
+    return os.posix_spawn(
         script.path,
         script.arguments,
         script.environment,
@@ -125,7 +124,6 @@ def launch(script: Script, stdin: int, stdout: int, stderr: int, warm: Spawn | N
         setsigdef=_DEFAULTED,
         **(_OWN_SESSION if script.terms.session else _OWN_GROUP),
     )
-    return pid, None
 
 
 def reap(pid: int, child: Child | None) -> Ending | None:

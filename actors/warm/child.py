@@ -27,31 +27,34 @@ class Exit(NamedTuple):
 class Child:
     """A script that is forked from a template: readable when :meth:`reap` has something to say.
 
-    Its parent is the template, until that dies: then, as its subreaper, this process. ``answer`` waits for the
-    first word on the ``line``, and raises OSError if that is not that the script runs.
+    Its parent is the template, until that dies: then, as its subreaper, this process. Nobody knows whether it runs
+    until :meth:`begin`: ``await_word`` waits for the first word on the ``line``, and raises OSError for another.
     """
 
-    __slots__ = ("_answer", "_exit", "_line", "_orphan", "_wait", "pid")
+    __slots__ = ("_await_word", "_exit", "_line", "_orphan", "_wait", "pid")
 
-    def __init__(self, line: socket.socket, answer: Callable[[socket.socket], int]) -> None:
+    def __init__(self, line: socket.socket, await_word: Callable[[socket.socket], int]) -> None:
         #: 0 until :meth:`begin`.
         self.pid = 0
         self._exit: Exit | None = None
         self._line = line
-        self._answer = answer
+        self._await_word = await_word
         self._orphan = -1
         self._wait: select.epoll | None = None
 
     @property
     def line(self) -> int:
-        """A descriptor that is hung up (POLLHUP) when the script has ended, or its template has."""
+        """A descriptor that is hung up (POLLHUP) when it is known how the script ended, or its template is dead.
+
+        Readable it is before: from the first word on.
+        """
         return self._line.fileno()
 
     def begin(self) -> int:
         """Be sure that the script runs; its pid. Raises OSError if it does not, and never will."""
         if not self.pid:
             try:
-                self.pid = self._answer(self._line)
+                self.pid = self._await_word(self._line)
             except BaseException:
                 self._line.close()
                 raise
@@ -70,7 +73,7 @@ class Child:
         return self._wait.fileno()
 
     def reap(self) -> Exit | None:
-        """How the script ended; None while it runs. Never blocks."""
+        """How the script, which has begun, ended; None while it runs. Never blocks."""
         if self._exit is None and self._orphan < 0:
             try:
                 answer = self._line.recv(ENDED.size, socket.MSG_DONTWAIT)

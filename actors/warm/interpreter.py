@@ -27,8 +27,8 @@ _STARTUP = 60.0
 # Read here, as whoever installed it: the vassal's user may not be able to.
 _PARTS = ("rebirth.py", "sources.py", "program.py")
 _SOURCES = [Path(__file__).with_name(name).read_bytes() for name in _PARTS]
-#: The folder of the last script is nowhere to look for modules: that goes first. What a compiler takes of the heap
-#: is hardly ever given back, a fifth of all that a fork would have to copy: so a process of its own compiles.
+#: The folder of the last script is nowhere to look for modules: that goes first. What the compiler takes of the
+#: heap for this is hardly given back, a fifth of all that a fork would have to copy: so another process compiles.
 _BOOT = f"""\
 import sys
 bare = frozenset(sys.modules) - {{"linecache"}}  # which only -c brings
@@ -36,13 +36,15 @@ if not getattr(sys.flags, "safe_path", sys.flags.isolated): del sys.path[0]
 if sys.version_info < (3, 8): sys.exit("too old")
 import marshal, os
 there, back = os.pipe()
-if os.fork() == 0:
+pid = os.fork()
+if not pid:
     with open(back, "wb") as pipe:
         marshal.dump([compile(os.read(3, 1 << 20), part, "exec") for part in {_PARTS}], pipe)
     os._exit(0)
 os.close(back)
 with open(there, "rb") as pipe: code = marshal.load(pipe)
-os.wait()
+try: os.waitpid(pid, 0)
+except ChildProcessError: pass  # whoever ignores SIGCHLD has it reaped
 names = {{"__name__": "pyemperor template", "bare": bare}}
 while code: exec(code.pop(0), names)
 """
@@ -131,7 +133,8 @@ class Template:
             except OSError:
                 answer = b""
             if not answer:
-                raise Failed(errno.ENOEXEC, "it ended before it was up: is it a Python, 3.8 or newer?")
+                why = "it ended before it was up: is it a Python, 3.8 or newer, and may it fork?"
+                raise Failed(errno.ENOEXEC, why)
             self.greeting = marshal.loads(answer)
             if self.greeting[2] > 1:
                 raise Failed(errno.ENOTSUP, "a module of cgi-warm-preload starts threads, which no fork inherits")
@@ -168,7 +171,7 @@ class Template:
         except BlockingIOError:
             raise Failed(errno.ETIMEDOUT, "it hangs") from None
 
-    def answer(self, line: socket.socket) -> int:
+    def await_word(self, line: socket.socket) -> int:
         """The pid of the child that runs the script; raises OSError if none will, Stricken if none ever can."""
         late = False
         try:

@@ -1,8 +1,8 @@
 """The template: a Python interpreter that is up, and becomes one script after another by fork(2).
 
 This is a program of its own, run by whatever interpreter a script's ``#!`` line names, 3.8 or newer: it imports
-the standard library and nothing else. It never executes a script itself. It has it compiled (``sources``), forks,
-reaps; the child takes the request's descriptors, environment and directory, and runs the code as ``__main__``
+the standard library and nothing else. It never executes a script itself. It compiles (``sources``), forks, reaps;
+the child takes the request's descriptors, environment and directory, and runs the code as ``__main__``
 (``rebirth``). Both are executed in the same namespace before.
 
 Whatever either of the two writes to after a fork is copied, by the page, 4 kB in 1.5 us: also the reference counts

@@ -9,7 +9,6 @@ from __future__ import annotations
 import _signal as signal  # type: ignore[import-not-found]  # the public one is mostly Python
 import errno
 import gc
-import marshal
 import os
 import time
 import warnings
@@ -18,7 +17,6 @@ from importlib.machinery import SourceFileLoader
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType
-    from typing import NoReturn
 
     from pyemperor.actors.warm.rebirth import Origin
 
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     #: Of a folder: device and inode; and the time of its last change in nanoseconds.
     Place = tuple[tuple[int, int], int]
 
-#: Seconds that a compilation or an import may take: SIGALRM ends that, and with an import the template.
+#: Seconds that a compilation or an import may take; then SIGALRM ends the template, and scripts run by exec.
 PATIENCE = 0.8
 #: Scripts whose code is kept, and the bytes that one may have.
 _SCRIPTS = 512
@@ -141,40 +139,16 @@ class Sources:
             if _identity(found) != identity or found.st_size > _LARGEST:
                 return None
             source = file.read(_LARGEST)
-        code = _compiled(source, os.fsdecode(path))
-        return code and Source(self._origin, code, path)
-
-
-def _compiled(source: bytes, name: str) -> CodeType | None:
-    """The code; None for errors, for warnings, and after PATIENCE.
-
-    A process of its own compiles: what a compiler takes of the heap each fork would have to copy ever after.
-    """
-    there, back = os.pipe2(os.O_CLOEXEC)
-    with open(there, "rb") as pipe:
+        name = os.fsdecode(path)
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
         try:
-            pid = os.fork()
-            if pid == 0:
-                _compile_for(back, source, name)
+            with warnings.catch_warnings(record=True) as said:
+                code = compile(source, name, "exec", dont_inherit=True)
+        except (SyntaxError, ValueError, MemoryError, RecursionError, OverflowError):
+            return None
         finally:
-            os.close(back)
-        code = pipe.read()
-    _, status = os.waitpid(pid, 0)
-    return marshal.loads(code) if status == 0 else None
-
-
-def _compile_for(pipe: int, source: bytes, name: str) -> NoReturn:
-    """Compile, and write the code; any other end than with 0 says that there is none."""
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
-    try:
-        with warnings.catch_warnings(record=True) as said:
-            code = compile(source, name, "exec", dont_inherit=True)
-        if not said:
-            with open(pipe, "wb") as file:
-                marshal.dump(code, file)
-            os._exit(0)
-    finally:
-        os._exit(1)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        return None if said else Source(self._origin, code, path)
 
 
 def _identity(found: os.stat_result) -> Identity:

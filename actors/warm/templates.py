@@ -92,11 +92,11 @@ class Templates:
             with self._lock:
                 self._failed(template, error)
             raise
-        return Child(line, partial(self._answer, template, blamed))
+        return Child(line, partial(self._begun, template, blamed))
 
-    def _answer(self, template: Template, blamed: tuple[bytes, Identity], line: socket) -> int:
+    def _begun(self, template: Template, blamed: tuple[bytes, Identity], line: socket) -> int:
         try:
-            pid = template.answer(line)
+            pid = template.await_word(line)
         except Stricken as error:
             with self._lock:
                 _remember(self._strikes, blamed, self._strikes.get(blamed, 0) + 1)
@@ -109,7 +109,8 @@ class Templates:
         if self._strikes or self._failures:
             with self._lock:
                 self._strikes.pop(blamed, None)
-                self._failures.pop(template.key, None)
+                if self._templates.get(template.key) is template:  # what it said may be older than its failure
+                    self._failures.pop(template.key, None)
         return pid
 
     def _say_once(self, folder: bytes) -> None:
