@@ -148,9 +148,10 @@ class Template:
         """Have a child forked for the request; the line to it. Raises OSError; Failed if nothing will any more."""
         kinds = tuple(_kind(os.fstat(fd)) for fd in fds)
         folder = os.stat(os.path.dirname(script.path))
-        place = ((folder.st_dev, folder.st_ino), folder.st_mtime_ns)
+        version = marshal.dumps((script.path, identity), 2)
+        place = marshal.dumps(((folder.st_dev, folder.st_ino), folder.st_mtime_ns), 2)
         rest = marshal.dumps((script.arguments, dict(script.environment), script.directory, kinds), 2)
-        request = marshal.dumps((script.path, identity, place, rest), 2)
+        request = marshal.dumps((version, place, rest), 2)  # of what is no news to it, it looks into nothing
         if len(request) > _PACKET:
             raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
         line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -63,6 +63,7 @@ class Template:
         self._office = office
         self._buffers = [bytearray(_PACKET)]
         self._sources = Sources(origin)
+        self._known = self._sources.known
         #: The lines of the children that run.
         self._lines: dict[int, int] = {}
         self._bell, ring = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -116,8 +117,10 @@ class Template:
         fds = _unpack_rights(rights)
         self._highest = max(self._highest, *fds)
         try:
-            path, identity, place, rest = loads(self._buffers[0])
-            source = self._sources.find(path, identity, place)
+            version, place, rest = loads(self._buffers[0])
+            source = self._known.get(version)
+            if source is None or source.place != place:
+                source = self._sources.find(version, place)
             self._call_oneself(source.name)  # the child inherits it
             pid = fork()
         except OSError as error:
@@ -159,8 +162,11 @@ class Template:
         self._origin.look_at_modules()
         self._origin.common = self._origin.common.difference(sys.modules, [name])
         self._wanted &= self._origin.common
+        self._sources.look_again()
         gc.collect()
         gc.freeze()
+        if not self._wanted:
+            _fill_holes()
 
     def _reap(self) -> None:
         while self._lines:
@@ -239,11 +245,12 @@ def _rehearse() -> None:
 def _fill_holes() -> None:
     """Have what setenv(3) takes of the heap lie side by side in children, not in holes all over it.
 
-    The C library never gives back what it has taken for an environment: so the holes are filled by one.
+    The C library never gives back what it has taken for an environment: so the holes are filled by one. It takes
+    nothing for what it has had before.
     """
     for size in range(8, 264, 16):
         for number in range(8):
-            os.putenv("PYEMPEROR", str(number).ljust(size))
+            os.putenv("PYEMPEROR", f"{len(sys.modules)} {number}".ljust(size))
     os.unsetenv("PYEMPEROR")
 
 

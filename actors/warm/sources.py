@@ -9,6 +9,7 @@ from __future__ import annotations
 import _signal as signal  # type: ignore[import-not-found]  # the public one is mostly Python
 import errno
 import gc
+import marshal
 import os
 import time
 import warnings
@@ -38,7 +39,7 @@ _MODULE = (".py", ".pyc", ".so")
 class Source:
     """A script's code, and what is the same for each run of it: made once, by the template."""
 
-    __slots__ = ("_directory", "_is_link", "code", "file", "folder", "name", "names")
+    __slots__ = ("_directory", "_is_link", "code", "file", "folder", "name", "names", "place")
 
     def __init__(self, origin: Origin, code: CodeType, path: bytes) -> None:
         self.code = code
@@ -48,19 +49,23 @@ class Source:
         self.folder = ""
         self._is_link = False
         self._directory = (0, 0)
+        #: Where it may run without a look around.
+        self.place = b""
         loader = SourceFileLoader("__main__", self.file)
         self.names = {**origin.main, "__file__": self.file, "__cached__": None, "__loader__": loader}
 
-    def look_around(self, folders: Folders, place: Place) -> bool:
+    def look_around(self, folders: Folders, place: bytes) -> bool:
         """Find the folder, and say whether what lies there can be imported from there. Raises OSError."""
-        directory, changed = place
+        directory, changed = marshal.loads(place)
         if directory != self._directory:  # a link on the way may lead to another release
             self.folder = os.path.dirname(os.path.realpath(self.file))
             self._is_link = self.folder != os.path.realpath(os.path.dirname(self.file))
             self._directory = directory
         if self._is_link:
             changed = os.stat(self.folder).st_mtime_ns
-        return folders.are_open(self.folder, changed)
+        is_open, lasts = folders.look_into(self.folder, changed)
+        self.place = place if is_open and lasts and not self._is_link else b""
+        return is_open
 
 
 class Folders:
@@ -71,15 +76,17 @@ class Folders:
         #: By folder: when it had changed, for how many of our modules it was looked at, and the verdict.
         self._known: dict[str, tuple[int, int, bool]] = {}
 
-    def are_open(self, folder: str, changed: int) -> bool:
-        """Whether a script there imports what it would import after a cold start. Raises OSError."""
+    def look_into(self, folder: str, changed: int) -> tuple[bool, bool]:
+        """Whether a script there imports what it would import after a cold start, and whether that lasts until the
+        folder or our modules change. Raises OSError.
+        """
         origin = self._origin
         if origin.safe_path:
-            return True
+            return True, True
         beyond = len(origin.beyond)
         known = self._known.get(folder)
         if known is not None and known[:2] == (changed, beyond):
-            return known[2]
+            return known[2], True
         try:
             names = [name for name in os.listdir(folder) if name.partition(".")[0] in origin.beyond]
         except PermissionError:
@@ -89,11 +96,12 @@ class Folders:
             file.startswith("__init__.") for name in packages for file in _list(os.path.join(folder, name))
         )
         # A folder says nothing of what changes in those within it; and not yet of what changes now.
-        if not packages and changed < time.time_ns() - _SETTLED:
+        lasts = not packages and changed < time.time_ns() - _SETTLED
+        if lasts:
             if len(self._known) >= _SCRIPTS:
                 self._known.clear()
             self._known[folder] = (changed, beyond, is_open)
-        return is_open
+        return is_open, lasts
 
 
 def _list(folder: str) -> list[str]:
@@ -109,23 +117,30 @@ class Sources:
     def __init__(self, origin: Origin) -> None:
         self._origin = origin
         self._folders = Folders(origin)
-        self._known: dict[tuple[bytes, Identity], Source | None] = {}
+        #: By version; None for what a cold start is to report.
+        self.known: dict[bytes, Source | None] = {}
 
-    def find(self, path: bytes, identity: Identity, place: Place) -> Source:
-        """The code of the file, whose folder is at this place and was last changed then.
+    def look_again(self) -> None:
+        """Let nothing run without a look around: there are more modules of ours."""
+        for source in self.known.values():
+            if source is not None:
+                source.place = b""
+
+    def find(self, version: bytes, place: bytes) -> Source:
+        """The code of a version, marshalled path and identity, of a file; its folder is at this ``Place``.
 
         Raises OSError for whatever a cold start should report (ENOEXEC: errors of syntax, warnings, a file that
         has changed since), or find: a module beside it that is not the one that is imported here (ENOTUNIQ).
         """
-        key = (path, identity)
-        if key in self._known:
-            found = self._known[key]
+        if version in self.known:
+            found = self.known[version]
         else:
+            path, identity = marshal.loads(version)
             found = self._compile(path, identity)
             if identity[4] < time.time_ns() - _SETTLED:
-                if len(self._known) >= _SCRIPTS:
-                    self._known.clear()
-                self._known[key] = found
+                if len(self.known) >= _SCRIPTS:
+                    self.known.clear()
+                self.known[version] = found
                 gc.freeze()
         if found is None:
             raise OSError(errno.ENOEXEC, "a cold start is to say why")

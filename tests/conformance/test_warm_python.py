@@ -821,6 +821,41 @@ def test_a_release_that_was_switched_by_a_link_is_where_modules_are_found(kept: 
     assert kept.warm(linked).out == b"2\n"
 
 
+def test_a_script_of_good_standing_is_looked_at_again_when_its_template_has_learnt(kept: Place) -> None:
+    """What lies beside it was hidden by nothing when it ran last."""
+    script = kept.script("import csv; print(csv.__file__)", name="mine.py")
+    (kept.folder / "csv.py").touch()
+    elsewhere = kept.folder / "elsewhere"
+    elsewhere.mkdir()
+    settled(kept.folder)
+    own = f"{kept.folder}/csv.py\n".encode()
+    assert [kept.warm(script).out for _ in range(2)] == [own] * 2
+    place = Place(elsewhere, kept.templates, kept.log)
+    place.warm(place.script(f"{LOADED}; import csv"))
+    learnt(place)
+    with pytest.raises(OSError, match="not unique") as raised:
+        kept.warm(script)
+    assert raised.value.errno == errno.ENOTUNIQ
+
+
+def test_a_linked_script_finds_what_comes_to_lie_beside_its_file(kept: Place) -> None:
+    """The folder of the link says nothing of that."""
+    kept.warm(kept.script(f"{LOADED}; import csv"))
+    learnt(kept)
+    target, links = kept.folder / "target", kept.folder / "links"
+    target.mkdir()
+    links.mkdir()
+    place = Place(target, kept.templates, kept.log)
+    (links / "link.py").symlink_to(place.script("import csv; print(csv.__file__)").path)
+    linked = Cgi(bytes(links / "link.py"), (bytes(links / "link.py"),))
+    settled(links)
+    assert [b"lib" in kept.warm(linked).out for _ in range(2)] == [True] * 2
+    (target / "csv.py").touch()
+    with pytest.raises(OSError, match="not unique") as raised:
+        kept.warm(linked)
+    assert raised.value.errno == errno.ENOTUNIQ
+
+
 def test_a_relative_pythonpath_is_left_to_a_cold_start(own: Place) -> None:
     with pytest.raises(OSError, match="PYTHONPATH"):
         own.templates.spawn(own.script("print(1)", PYTHONPATH="lib"), 0, 1, 2)
