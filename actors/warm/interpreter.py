@@ -56,6 +56,16 @@ def _kind(found: os.stat_result) -> tuple[int, int]:
     return mode, found.st_rdev if mode == stat.S_IFCHR else 0
 
 
+def _place(folder: bytes) -> tuple[bytes, tuple[int, int, int]]:
+    """Where a folder really is, and its state: all that says whether modules are found there as they were."""
+    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        return os.readlink(b"/proc/self/fd/%d" % fd), (found.st_dev, found.st_ino, found.st_ctime_ns)
+    finally:
+        os.close(fd)
+
+
 #: The streams that a template is started with, as most scripts are.
 _KINDS = (_kind(os.stat(os.devnull)), (stat.S_IFIFO, 0), (stat.S_IFIFO, 0))
 _PATIENT = struct.pack("ll", int(PATIENCE), 0)
@@ -147,9 +157,8 @@ class Template:
     def ask(self, script: Program, identity: Identity, fds: tuple[int, int, int]) -> socket.socket:
         """Have a child forked for the request; the line to it. Raises OSError; Failed if nothing will any more."""
         kinds = tuple(_kind(os.fstat(fd)) for fd in fds)
-        folder = os.stat(os.path.dirname(script.path))
         version = marshal.dumps((script.path, identity), 2)
-        place = marshal.dumps(((folder.st_dev, folder.st_ino), folder.st_mtime_ns), 2)
+        place = marshal.dumps(_place(os.path.dirname(script.path)), 2)
         rest = marshal.dumps((script.arguments, dict(script.environment), script.directory, kinds), 2)
         request = marshal.dumps((version, place, rest), 2)  # of what is no news to it, it looks into nothing
         if len(request) > _PACKET:

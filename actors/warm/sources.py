@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pyemperor.actors.warm.rebirth import Origin
 
     Identity = tuple[int, int, int, int, int]
-    #: Of a folder: device and inode; and the time of its last change in nanoseconds.
-    Place = tuple[tuple[int, int], int]
+    #: Of a folder: device, inode, and the time of its last change (ctime: nobody can set it) in nanoseconds.
+    State = tuple[int, int, int]
 
 #: Seconds that a compilation or an import may take; then SIGALRM ends the template, and scripts run by exec.
 PATIENCE = 0.8
@@ -39,7 +39,7 @@ _MODULE = (".py", ".pyc", ".so")
 class Source:
     """A script's code, and what is the same for each run of it: made once, by the template."""
 
-    __slots__ = ("_directory", "_is_link", "code", "file", "folder", "name", "names", "place")
+    __slots__ = ("code", "file", "folder", "name", "names", "place")
 
     def __init__(self, origin: Origin, code: CodeType, path: bytes) -> None:
         self.code = code
@@ -47,8 +47,6 @@ class Source:
         self.name = os.path.basename(path)[:15]
         #: With links resolved, as ``sys.path[0]`` is.
         self.folder = ""
-        self._is_link = False
-        self._directory = (0, 0)
         #: Where it may run without a look around.
         self.place = b""
         loader = SourceFileLoader("__main__", self.file)
@@ -56,15 +54,16 @@ class Source:
 
     def look_around(self, folders: Folders, place: bytes) -> bool:
         """Find the folder, and say whether what lies there can be imported from there. Raises OSError."""
-        directory, changed = marshal.loads(place)
-        if directory != self._directory:  # a link on the way may lead to another release
-            self.folder = os.path.dirname(os.path.realpath(self.file))
-            self._is_link = self.folder != os.path.realpath(os.path.dirname(self.file))
-            self._directory = directory
-        if self._is_link:
-            changed = os.stat(self.folder).st_mtime_ns
-        is_open, lasts = folders.look_into(self.folder, changed)
-        self.place = place if is_open and lasts and not self._is_link else b""
+        self.place = b""
+        real, state = marshal.loads(place)
+        self.folder = os.path.dirname(os.path.realpath(self.file))
+        is_link = self.folder != os.fsdecode(real)
+        if is_link:
+            found = os.stat(self.folder)
+            state = (found.st_dev, found.st_ino, found.st_ctime_ns)
+        is_open, lasts = folders.look_into(self.folder, state)
+        if is_open and lasts and not is_link:
+            self.place = place
         return is_open
 
 
@@ -73,10 +72,10 @@ class Folders:
 
     def __init__(self, origin: Origin) -> None:
         self._origin = origin
-        #: By folder: when it had changed, for how many of our modules it was looked at, and the verdict.
-        self._known: dict[str, tuple[int, int, bool]] = {}
+        #: By folder: its state, for how many of our modules it was looked at, and the verdict.
+        self._known: dict[str, tuple[State, int, bool]] = {}
 
-    def look_into(self, folder: str, changed: int) -> tuple[bool, bool]:
+    def look_into(self, folder: str, state: State) -> tuple[bool, bool]:
         """Whether a script there imports what it would import after a cold start, and whether that lasts until the
         folder or our modules change. Raises OSError.
         """
@@ -85,8 +84,9 @@ class Folders:
             return True, True
         beyond = len(origin.beyond)
         known = self._known.get(folder)
-        if known is not None and known[:2] == (changed, beyond):
+        if known is not None and known[:2] == (state, beyond):
             return known[2], True
+        settled = state[2] < time.time_ns() - _SETTLED
         try:
             names = [name for name in os.listdir(folder) if name.partition(".")[0] in origin.beyond]
         except PermissionError:
@@ -96,11 +96,11 @@ class Folders:
             file.startswith("__init__.") for name in packages for file in _list(os.path.join(folder, name))
         )
         # A folder says nothing of what changes in those within it; and not yet of what changes now.
-        lasts = not packages and changed < time.time_ns() - _SETTLED
+        lasts = settled and not packages
         if lasts:
             if len(self._known) >= _SCRIPTS:
                 self._known.clear()
-            self._known[folder] = (changed, beyond, is_open)
+            self._known[folder] = (state, beyond, is_open)
         return is_open, lasts
 
 
@@ -127,7 +127,7 @@ class Sources:
                 source.place = b""
 
     def find(self, version: bytes, place: bytes) -> Source:
-        """The code of a version, marshalled path and identity, of a file; its folder is at this ``Place``.
+        """The code of a version (marshalled path and identity) of a file; ``place`` is its folder, and its state.
 
         Raises OSError for whatever a cold start should report (ENOEXEC: errors of syntax, warnings, a file that
         has changed since), or find: a module beside it that is not the one that is imported here (ENOTUNIQ).

@@ -856,6 +856,40 @@ def test_a_linked_script_finds_what_comes_to_lie_beside_its_file(kept: Place) ->
     assert raised.value.errno == errno.ENOTUNIQ
 
 
+def test_a_release_that_moves_below_its_link_is_found_there(kept: Place) -> None:
+    """Nothing changes in its folder, nor about that."""
+    for number in (1, 2):
+        folder = kept.folder / f"r{number}" / "cgi"
+        folder.mkdir(parents=True)
+        (folder / "release.py").write_text(f"NUMBER = {number}")
+        kept.script("import release; print(release.NUMBER)", name=f"r{number}/cgi/script.py")
+    current = kept.folder / "current"
+    linked = Cgi(bytes(current / "cgi/script.py"), (bytes(current / "cgi/script.py"),))
+    current.symlink_to("r1")
+    settled(kept.folder / "r1/cgi")
+    assert [kept.warm(linked).out for _ in range(2)] == [b"1\n"] * 2
+    (kept.folder / "r1").rename(kept.folder / "old")
+    (kept.folder / "r2").rename(kept.folder / "r1")
+    current.unlink()
+    current.symlink_to("old")
+    assert kept.warm(linked).out == b"1\n"
+
+
+def test_a_module_beside_a_script_is_seen_whatever_the_time_of_its_folder(kept: Place) -> None:
+    """rsync -t and tar set that; of the last change of the inode only the kernel says when it was."""
+    script = kept.script(f"{LOADED}; import csv")
+    kept.warm(script)
+    learnt(kept)
+    before = kept.folder.stat()
+    settled(kept.folder)
+    assert [kept.warm(script).out for _ in range(2)] == [b"True\n"] * 2
+    (kept.folder / "csv.py").touch()
+    os.utime(kept.folder, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(OSError, match="not unique") as raised:
+        kept.warm(script)
+    assert raised.value.errno == errno.ENOTUNIQ
+
+
 def test_a_relative_pythonpath_is_left_to_a_cold_start(own: Place) -> None:
     with pytest.raises(OSError, match="PYTHONPATH"):
         own.templates.spawn(own.script("print(1)", PYTHONPATH="lib"), 0, 1, 2)
