@@ -121,7 +121,7 @@ class Express:
         return len(data)
 
     def _run(self, sock: socket.SocketType, outcome: Outcome, size: int, script: Script) -> Outcome | Exchange:
-        pid, child, output, runs = 0, None, -1, True
+        pid, child, output = 0, None, -1
         self._errors.begin(script.name, outcome.id)
         outcome.script = script.name
         try:
@@ -135,12 +135,10 @@ class Express:
             plain = None
             said, whole = self._hear(output, script, child)
             if child:
-                try:
+                with contextlib.suppress(OSError):  # it does not run; exec can do it as well
                     pid = child.begin()
-                except OSError:
-                    runs = whole = False
             outcome.pid = pid
-            if whole:
+            if whole and pid:
                 plain = self._plain(outcome.request, script, said)
                 outcome.ending = self._ending(pid, child)
         except BaseException as error:
@@ -152,7 +150,7 @@ class Express:
             self._give_up(script, pid, child)
             sock.close()
             raise
-        if not runs:  # exec can do it as well
+        if not pid:
             os.close(output)
             return self._run(sock, outcome, size, msgspec.structs.replace(script, warm=False))
         if plain is None or outcome.ending is None or outcome.ending.code < 0:

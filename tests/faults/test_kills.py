@@ -1,6 +1,5 @@
 """kill -9 and its relatives on real processes: who dies is replaced, and nobody else is harmed."""
 
-import operator
 import os
 import signal
 import time
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pyemperor.actors.linux import zombies
+from pyemperor.actors.linux import process_state, zombies
 from tests.faults.rig import PATIENCE, Serve, Server, Traffic, await_end, ended
 
 QUICK = """
@@ -406,27 +405,22 @@ def test_twenty_killed_workers_leave_no_descriptor_and_no_zombie(serve: Serve) -
     server = serve({"app": "processes = 1" + QUICK})
     server.ready("master:app")
 
-    def kill(actor: str, times: int) -> None:
+    def kill(actor: str, times: int) -> list[int]:
         for _ in range(times):
             killed = server.signal(actor, signal.SIGKILL)
             server.until(actor=actor, event="exit", pid=killed)
             server.ready("worker:app/1", actor)
-
-    def opened() -> list[int]:
-        actors = ["emperor", "fork-server", "master:app"]
-        return [len(os.listdir(f"/proc/{server.pid(actor)}/fd")) for actor in actors]
-
-    def keep_to(before: list[int]) -> None:
-        """A start is known before whoever forked has let go of what it took: there may be more for a moment."""
+        pids = [server.pid(actor) for actor in ("emperor", "fork-server", "master:app")]
+        # A start is known before whoever forked has let go of what it took: at rest it has.
         deadline = time.monotonic() + PATIENCE
-        while any(map(operator.gt, now := opened(), before)):
-            assert time.monotonic() < deadline, (now, before)
+        while any(process_state(pid)[0] != "S" for pid in pids):
+            assert time.monotonic() < deadline
+        return [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids]
 
-    for actor, times in (("worker:app/1", 20), ("master:app", 8)):
-        kill(actor, 2)
-        before = opened()
-        kill(actor, times)
-        keep_to(before)
+    before = kill("worker:app/1", 2)
+    assert kill("worker:app/1", 20) == before
+    before = kill("master:app", 2)
+    assert kill("master:app", 8) == before
     assert zombies_of(server) == []
     assert server.stop() == 0
 

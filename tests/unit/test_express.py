@@ -337,25 +337,34 @@ def test_its_place_is_given_back_before_the_answer(counter: Make, pair: Pair, tm
     slot.release()
 
 
+def broken_off(at: Counter, server: socket.socket, file: Path) -> tuple[int, int]:
+    """Have the first wait fail, once the script has written its pid to the FIFO: that, and a pidfd."""
+    found: list[tuple[int, int]] = []
+
+    class Broken(EpollInbox):
+        def await_now(self, fd: int, mask: int, seconds: float) -> bool:
+            pid = int(file.read_text())
+            found.append((pid, os.pidfd_open(pid)))
+            raise MemoryError
+
+    with closing(Broken()) as broken:
+        at.express._inbox = broken
+        with pytest.raises(MemoryError):
+            at.begin(server)
+    at.express._inbox = at.inbox
+    return found[0]
+
+
 def test_an_error_of_ours_leaves_no_script_and_no_descriptor(counter: Make, pair: Pair, tmp_path: Path) -> None:
     client, server = pair
     client.sendall(encode_packet(GET))
     file = tmp_path / "pid"
     os.mkfifo(file)
     at = counter(f"echo $$ >{file}; exec sleep 1000")
-    pids: list[int] = []
-
-    class Broken(EpollInbox):
-        def await_now(self, fd: int, mask: int, seconds: float) -> bool:
-            pids.append(int(file.read_text()))
-            raise MemoryError
-
-    with closing(Broken()) as broken:
-        at.express._inbox = broken
-        before = descriptors()
-        with pytest.raises(MemoryError):
-            at.begin(server)
-    _, status = os.waitpid(pids[0], 0)
+    before = descriptors()
+    pid, pidfd = broken_off(at, server, file)
+    os.close(pidfd)
+    _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
     assert descriptors() <= before
 
@@ -466,21 +475,11 @@ def test_an_error_of_ours_leaves_no_warm_script(warm: Warm, pair: Pair, tmp_path
     file = tmp_path / "pid"
     os.mkfifo(file)
     at = warm(f"import os, time; open({str(file)!r}, 'w').write(str(os.getpid())); time.sleep(1000)")
-    pidfds: list[int] = []
-
-    class Broken(EpollInbox):
-        def await_now(self, fd: int, mask: int, seconds: float) -> bool:
-            pidfds.append(os.pidfd_open(int(file.read_text())))
-            raise MemoryError
-
-    with closing(Broken()) as broken:
-        at.express._inbox = broken
-        with pytest.raises(MemoryError):
-            at.begin(server)
+    _, pidfd = broken_off(at, server, file)
     poll = select.poll()
-    poll.register(pidfds[0], select.POLLIN)
+    poll.register(pidfd, select.POLLIN)
     assert poll.poll(PATIENCE * 1000), "it lives on"
-    os.close(pidfds[0])
+    os.close(pidfd)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has other users' processes")
